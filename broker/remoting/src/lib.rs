@@ -1,0 +1,1 @@
+//! RocketMQ's remoting protocol: frames, headers, bodies, connections. Knows no broker.

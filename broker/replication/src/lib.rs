@@ -1,0 +1,1 @@
+//! Replication and election as pure state machines. Knows no socket, no disk, no Kubernetes.

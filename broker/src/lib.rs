@@ -1,0 +1,1 @@
+//! The Gantry data plane: broker and name server.

@@ -1,0 +1,1 @@
+//! RocketMQ's store files: commit log, consume queues, flush, recovery. Knows no network.

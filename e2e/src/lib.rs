@@ -1,0 +1,1 @@
+//! End to end: real processes, real clients, faults, and the history checker.

@@ -1,0 +1,1 @@
+//! The Gantry control plane: elector and the platforms that carry out a BrokerGroup.

@@ -1,0 +1,2 @@
+//! The `gantry-operator` binary.
+fn main() {}
