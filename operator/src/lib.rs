@@ -1,1 +1,3 @@
 //! The Gantry control plane: elector and the platforms that carry out a BrokerGroup.
+
+pub mod api;

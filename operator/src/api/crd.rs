@@ -1,0 +1,95 @@
+//! The CRD as the YAML file that the chart and `kubectl` take.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+use serde_json::Value;
+
+use super::BrokerGroup;
+
+/// Path in the repository of the file that [`crd_yaml`] makes.
+pub const CRD_FILE: &str = "crds/brokergroups.gantry.rs.yaml";
+
+/// The CustomResourceDefinition of `BrokerGroup`.
+pub fn crd() -> Result<CustomResourceDefinition, serde_json::Error> {
+    let mut crd = serde_json::to_value(BrokerGroup::crd())?;
+    use_formats_that_kubernetes_knows(&mut crd);
+    serde_json::from_value(crd)
+}
+
+/// The CustomResourceDefinition as YAML, with a head line that says where it comes from.
+pub fn crd_yaml() -> anyhow::Result<String> {
+    let yaml = serde_norway::to_string(&crd()?)?;
+    Ok(format!("# Made by `gantry-operator crd` from operator/src/api. Don't edit.\n{yaml}"))
+}
+
+/// `kubectl apply` warns of Rust's `uint8` and `uint64`. The bounds are in `minimum` and `maximum` anyway.
+fn use_formats_that_kubernetes_knows(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            if let Some(format) = fields.get_mut("format") {
+                match format.as_str() {
+                    Some("uint8") => *format = "int32".into(),
+                    Some("uint64") => *format = "int64".into(),
+                    _ => {}
+                }
+            }
+            fields.values_mut().for_each(use_formats_that_kubernetes_knows);
+        }
+        Value::Array(items) => items.iter_mut().for_each(use_formats_that_kubernetes_knows),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{IDENTITY_KEYS, MAX_REPLICAS};
+
+    #[test]
+    fn the_crd_file_is_what_the_types_say() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(CRD_FILE);
+        let on_disk = std::fs::read_to_string(&path).unwrap_or_default();
+        let made = crd_yaml().unwrap();
+        assert!(
+            on_disk == made,
+            "{} differs from the types; run: cargo run -p gantry-operator -- crd > {CRD_FILE}",
+            path.display()
+        );
+    }
+
+    #[test]
+    fn the_schema_carries_the_limits_and_the_identity_keys_of_the_types() {
+        let crd = serde_json::to_value(crd().unwrap()).unwrap();
+        let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+        assert_eq!(spec["replicas"]["maximum"].as_f64(), Some(f64::from(MAX_REPLICAS)));
+        assert_eq!(spec["replicas"]["default"], 3);
+        let rules = spec["config"]["x-kubernetes-validations"].to_string();
+        for key in IDENTITY_KEYS {
+            assert!(rules.contains(&format!("'{key}'")), "the CEL rule on spec.config lacks {key}");
+        }
+        assert_eq!(rules.matches("'broker").count() + rules.matches("'gantry").count(), {
+            IDENTITY_KEYS.iter().filter(|key| key.starts_with("broker") || key.starts_with("gantry")).count()
+        });
+    }
+
+    #[test]
+    fn the_schema_has_only_formats_that_kubernetes_knows() {
+        let crd = crd_yaml().unwrap();
+        let formats: Vec<_> = crd.lines().filter_map(|line| line.trim().strip_prefix("format: ")).collect();
+        assert!(formats.contains(&"int64"));
+        assert!(formats.iter().all(|format| ["int32", "int64", "date-time"].contains(format)), "{formats:?}");
+    }
+
+    #[test]
+    fn the_crd_has_its_short_name_category_columns_and_status_subresource() {
+        let crd = serde_json::to_value(crd().unwrap()).unwrap();
+        assert_eq!(crd["metadata"]["name"], "brokergroups.gantry.rs");
+        assert_eq!(crd["spec"]["names"]["shortNames"][0], "bg");
+        assert_eq!(crd["spec"]["names"]["categories"][0], "gantry");
+        let version = &crd["spec"]["versions"][0];
+        assert!(version["subresources"]["status"].is_object());
+        let columns: Vec<_> =
+            version["additionalPrinterColumns"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+        assert_eq!(columns, ["MASTER", "EPOCH", "IN-SYNC", "READY", "AGE"]);
+    }
+}

@@ -1,0 +1,96 @@
+//! What the operator reports about a `BrokerGroup`.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Status of a group: the record that decides who is master, and what is seen of the replicas.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BrokerGroupStatus {
+    /// The name of the replica that serves as master; absent while none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub master: Option<String>,
+
+    /// How many replicas are in sync, of how many: `3/3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_sync: Option<String>,
+
+    /// The group record. Only the elector writes it, by compare-and-set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<GroupRecordStatus>,
+
+    /// Each replica as last seen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub replicas: Vec<ReplicaStatus>,
+
+    /// `Ready`, `Available`, `InSync`, `Degraded` and others, in Kubernetes' usual form.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+
+    /// The last time that another replica became master.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failover: Option<LastFailover>,
+
+    /// `metadata.generation` that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+}
+
+/// The group record: who is master since which epoch, and who has every acknowledged message.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupRecordStatus {
+    /// Grows with each new master.
+    pub epoch: u64,
+    /// Grows by one with each change of the record.
+    pub revision: u64,
+    /// The master of that epoch: `<replica>#<store id>`.
+    pub master: String,
+    /// The members that have every acknowledged message, the master included.
+    #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub in_sync: Vec<String>,
+}
+
+/// One replica as last seen.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaStatus {
+    /// `<group>-<ordinal>`.
+    pub name: String,
+    /// `Master`, `Slave`, or what else it reports; absent where unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Address of its client port; absent where unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// End of its log, in bytes since the log's beginning; absent where unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_offset: Option<u64>,
+    /// What consumers may see of its log, in bytes since the log's beginning; absent where unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_offset: Option<u64>,
+    /// Bytes that it is behind the master's log; absent where unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_bytes: Option<u64>,
+}
+
+/// A change of master.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastFailover {
+    /// When the new master began to serve.
+    pub time: Time,
+    /// The master before; absent for the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The master since.
+    pub to: String,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Why: `Planned`, `MasterDied`, `MasterSilent`, …
+    pub reason: String,
+}
