@@ -1,0 +1,1 @@
+//! JSON bodies, as RocketMQ's (fastjson) names and shapes them.
