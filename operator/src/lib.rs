@@ -1,3 +1,4 @@
 //! The Gantry control plane: elector and the platforms that carry out a BrokerGroup.
 
 pub mod api;
+pub mod plan;

@@ -1,0 +1,145 @@
+//! A replica's `broker.conf`, in RocketMQ's properties format.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::{GroupPlan, ReplicaPlan};
+use crate::api::{FlushMode, OnShortage, ReplicationMode};
+
+/// What a replica has to be told besides its plan.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// Where the elector listens.
+    pub electors: SocketAddr,
+    /// The group's stable master address, which masters register at the name servers.
+    pub advertised_master: SocketAddr,
+    /// The replica's store directory.
+    pub store: &'a Path,
+    /// The group's secret.
+    pub token: &'a str,
+}
+
+/// The file's contents: what the operator sets, then the manifest's own keys in the order of their names.
+pub fn render(group: &GroupPlan, replica: &ReplicaPlan, surroundings: &Surroundings<'_>) -> String {
+    let flush = match group.flush {
+        FlushMode::Async => "ASYNC_FLUSH",
+        FlushMode::Sync => "SYNC_FLUSH",
+    };
+    let mode = match group.mode {
+        ReplicationMode::Sync => "Sync",
+        ReplicationMode::Async => "Async",
+    };
+    let on_shortage = match group.on_shortage {
+        OnShortage::Refuse => "Refuse",
+        OnShortage::Degrade => "Degrade",
+    };
+    let own = [
+        ("brokerClusterName", group.cluster.clone()),
+        ("brokerName", group.name.clone()),
+        // Every replica starts as a slave; the elector says who is master.
+        ("brokerRole", "SLAVE".to_owned()),
+        ("brokerId", replica.slave_id.to_string()),
+        ("brokerIP1", "127.0.0.1".to_owned()),
+        // Ports given by the system: the broker tells the elector its addresses when it joins.
+        ("listenPort", "0".to_owned()),
+        ("haListenPort", "0".to_owned()),
+        ("storePathRootDir", surroundings.store.display().to_string()),
+        ("flushDiskType", flush.to_owned()),
+        ("replicationMode", mode.to_owned()),
+        ("minInSyncReplicas", group.min_in_sync.to_string()),
+        ("onShortage", on_shortage.to_owned()),
+        ("gantryReplica", replica.name.clone()),
+        ("gantryElectors", surroundings.electors.to_string()),
+        ("gantryAdvertisedMaster", surroundings.advertised_master.to_string()),
+        ("gantryToken", surroundings.token.to_owned()),
+    ];
+    let mut text = "# Written by gantry-operator at each start: change the manifest, not this file.\n".to_owned();
+    let manifest = group.config.iter().map(|(key, value)| (key.as_str(), value));
+    for (key, value) in own.iter().map(|(key, value)| (*key, value)).chain(manifest) {
+        text.push_str(key);
+        text.push('=');
+        push_escaped(&mut text, value);
+        text.push('\n');
+    }
+    text
+}
+
+/// As `java.util.Properties` reads it: backslashes doubled, leading white space kept by one, non-ASCII as UTF-16 escapes.
+fn push_escaped(text: &mut String, value: &str) {
+    for (index, c) in value.char_indices() {
+        match c {
+            '\\' => text.push_str("\\\\"),
+            ' ' if index == 0 => text.push_str("\\ "),
+            ' '..='~' => text.push(c),
+            other => {
+                for unit in other.encode_utf16(&mut [0; 2]) {
+                    // Writing to a String can't fail.
+                    write!(text, "\\u{unit:04x}").ok();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::BrokerGroup;
+    use serde_json::json;
+
+    fn conf(spec: serde_json::Value) -> String {
+        let group = GroupPlan::new(&BrokerGroup::new("broker-a", serde_json::from_value(spec).unwrap())).unwrap();
+        let surroundings = Surroundings {
+            electors: "127.0.0.1:4001".parse().unwrap(),
+            advertised_master: "127.0.0.1:10911".parse().unwrap(),
+            store: Path::new("/data/x y/store"),
+            token: "secret",
+        };
+        render(&group, &group.replicas[1], &surroundings)
+    }
+
+    #[test]
+    fn a_replica_is_told_everything_it_needs_once() {
+        let text = conf(json!({"flush": "Sync", "config": {"maxMessageSize": "1048576"}}));
+        let expected = [
+            "brokerClusterName=DefaultCluster",
+            "brokerName=broker-a",
+            "brokerRole=SLAVE",
+            "brokerId=2",
+            "brokerIP1=127.0.0.1",
+            "listenPort=0",
+            "haListenPort=0",
+            "storePathRootDir=/data/x y/store",
+            "flushDiskType=SYNC_FLUSH",
+            "replicationMode=Sync",
+            "minInSyncReplicas=2",
+            "onShortage=Refuse",
+            "gantryReplica=broker-a-1",
+            "gantryElectors=127.0.0.1:4001",
+            "gantryAdvertisedMaster=127.0.0.1:10911",
+            "gantryToken=secret",
+            "maxMessageSize=1048576",
+        ];
+        assert_eq!(text.lines().skip(1).collect::<Vec<_>>(), expected);
+        let keys: Vec<_> = expected[..16].iter().map(|line| line.split('=').next().unwrap()).collect();
+        for key in keys {
+            assert!(crate::api::IDENTITY_KEYS.contains(&key), "spec.config could override {key}");
+        }
+    }
+
+    #[test]
+    fn values_read_back_as_they_were_meant() {
+        let text = conf(json!({"config": {"a": " b\\c=d#e", "z": "Grüße 🦀"}}));
+        assert!(text.contains("\na=\\ b\\\\c=d#e\n"), "{text}");
+        assert!(text.ends_with("\nz=Gr\\u00fc\\u00dfe \\ud83e\\udd80\n"), "{text}");
+    }
+
+    #[test]
+    fn the_other_settings_say_so() {
+        let text = conf(json!({"replication": {"mode": "Async", "onShortage": "Degrade"}}));
+        for line in ["flushDiskType=ASYNC_FLUSH", "replicationMode=Async", "onShortage=Degrade"] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
+        }
+    }
+}
