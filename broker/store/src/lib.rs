@@ -1,1 +1,39 @@
 //! RocketMQ's store files: commit log, consume queues, flush, recovery. Knows no network.
+//!
+//! [`open`] gives a [`Store`] (shared: readers, watermarks) and the one [`Appender`] (the writer).
+//! Everything that others must hear of comes through [`Events`], from the store's own threads.
+//!
+//! What lies where, under [`Config::root`]:
+//!
+//! | path | what |
+//! |---|---|
+//! | `commitlog/<20 digits>` | segments, named by their first byte's offset, each allocated whole before use |
+//! | `consumequeue/<topic>/<queue>/<20 digits>` | 20-byte units that point into the log |
+//! | `checkpoint` | RocketMQ's 40 bytes, and ours behind byte 64 (module `checkpoint`) |
+//! | `abort` | there while the store is open: found at start, the last stop was unclean |
+//! | `lock` | held while the store is open |
+//! | `commitlog.next`, `commitlog.cut` | a segment being allocated or replaced; removed at start |
+
+mod appender;
+mod config;
+mod error;
+mod events;
+mod message;
+mod offset;
+mod read;
+mod store;
+
+pub mod atomic_file;
+pub mod fs;
+pub mod properties;
+pub mod record;
+pub mod tags;
+
+pub use appender::Appender;
+pub use config::{Clock, Config, Flush};
+pub use error::{AppendError, Damage, NoSpace, OpenError, RawError, ReadError, StartError, StoreFailure, TruncateError};
+pub use events::{Dispatched, Events};
+pub use message::{Append, Appended, NewMessage, Truncated};
+pub use offset::{PhysicalOffset, QueueOffset};
+pub use read::{Boundary, QueueInfo, QueueRange, ReadLimits, ReadLog, ReadQueue, ReadStatus};
+pub use store::{Store, Watermarks, open, open_on};

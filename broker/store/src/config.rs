@@ -1,0 +1,93 @@
+//! What a store is opened with.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How a store is opened. [`Config::new`] fills in RocketMQ's defaults.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `storePathRootDir`: made if missing.
+    pub root: PathBuf,
+    /// `mappedFileSizeCommitLog`: bytes of a segment; must agree with what is on disk and with the other replicas.
+    pub segment_bytes: u64,
+    /// Units of 20 bytes in a consume queue file (`mappedFileSizeConsumeQueue` / 20).
+    pub queue_file_units: u32,
+    /// When the log is synced to disk.
+    pub flush: Flush,
+    /// `maxMessageSize`: the largest body, in bytes.
+    pub max_message_bytes: u32,
+    /// The longest topic, in bytes, at most 32767; records of topics over 127 bytes are written in the v2 layout.
+    pub max_topic_bytes: usize,
+    /// At most this long between two checkpoints while anything changes.
+    pub checkpoint_interval: Duration,
+    /// At most so many consume queue files are kept open.
+    pub max_open_queue_files: usize,
+    /// `messageDelayLevel` in ms, level 1 first: what the tags code of a `SCHEDULE_TOPIC_XXXX` unit is made of.
+    pub delay_levels_ms: Vec<i64>,
+    /// Where store timestamps come from.
+    pub clock: Clock,
+}
+
+/// When the log is synced to disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// `ASYNC_FLUSH`: every `interval_ms`.
+    Async {
+        /// `flushIntervalCommitLog`.
+        interval_ms: u64,
+    },
+    /// `SYNC_FLUSH`: as soon as anything is written; everything written meanwhile shares the next sync.
+    Sync,
+}
+
+/// Milliseconds since 1970, from the system unless a test says otherwise.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> i64 + Send + Sync>);
+
+const DELAY_LEVELS_S: [i64; 18] = [1, 5, 10, 30, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 1200, 1800, 3600, 7200];
+
+impl Config {
+    /// RocketMQ's defaults, in `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            segment_bytes: 1 << 30,
+            queue_file_units: 300_000,
+            flush: Flush::Async { interval_ms: 500 },
+            max_message_bytes: 4 << 20,
+            max_topic_bytes: 255,
+            checkpoint_interval: Duration::from_secs(1),
+            max_open_queue_files: 1024,
+            delay_levels_ms: DELAY_LEVELS_S.iter().map(|seconds| seconds * 1000).collect(),
+            clock: Clock::system(),
+        }
+    }
+}
+
+impl Clock {
+    /// The system's clock.
+    pub fn system() -> Self {
+        Self::new(|| {
+            // Before 1970 there were no messages: a clock that says so is shown as 0 rather than guessed at.
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+        })
+    }
+
+    /// A clock of one's own, in ms since 1970.
+    pub fn new(now_ms: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now_ms))
+    }
+
+    /// Now, in ms since 1970.
+    pub fn now_ms(&self) -> i64 {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
