@@ -1,0 +1,263 @@
+//! Whether a master is needed, and which.
+
+use std::collections::BTreeSet;
+
+use crate::elector::seats::Seat;
+use crate::elector::{Action, Elector, Notice, Purpose};
+use crate::master::Mode;
+use crate::wire::Role;
+use crate::{Epoch, GroupRecord, Member, Millis};
+
+/// Why the record's master must be replaced, perhaps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    /// The first sign.
+    since: Millis,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Its process has ended, or came back as another that is not master.
+    KnownDead,
+    /// Its process answers but its disk or its writer doesn't.
+    DataPlaneDead,
+    /// Nothing is heard of it.
+    Silent,
+}
+
+impl Kind {
+    fn cause(self) -> &'static str {
+        match self {
+            Self::KnownDead => "failover (the master's process ended)",
+            Self::DataPlaneDead => "failover (the master's disk or writer is stuck)",
+            Self::Silent => "failover (the master is silent and no in-sync slave hears it)",
+        }
+    }
+}
+
+impl Elector {
+    pub(super) fn elect_if_needed(&mut self, now: Millis) {
+        let Some(record) = self.record().cloned() else {
+            self.bootstrap();
+            return;
+        };
+        self.trouble = match (self.trouble, self.look_at_master(&record, now)) {
+            (_, None) => None,
+            (Some(old), Some(new)) => Some(Trouble { since: old.since.min(new.since), kind: new.kind }),
+            (None, new) => new,
+        };
+        if self.trouble.is_none() {
+            self.told = None;
+            self.seats.values_mut().for_each(|seat| (seat.probed_at, seat.answered_at) = (None, None));
+        }
+        if let Some(trouble) = self.trouble {
+            self.replace_master(&record, trouble, now);
+        }
+    }
+
+    /// The epoch for the next master of a group whose record is this (invariant *Epoch*).
+    pub(super) fn next_epoch(&self, record: &GroupRecord) -> Epoch {
+        self.reachable().map(|seat| seat.report.promised).fold(record.epoch, Epoch::max).next()
+    }
+
+    fn reachable(&self) -> impl Iterator<Item = &Seat> {
+        self.seats.values().filter(|seat| seat.session.is_some())
+    }
+
+    /// The first master: when every replica has joined and none has any history that this could contradict.
+    fn bootstrap(&mut self) {
+        let absent: Vec<_> = (self.config.replicas.iter())
+            .filter(|name| self.seats.get(*name).is_none_or(|seat| seat.session.is_none()))
+            .cloned()
+            .collect();
+        if !absent.is_empty() {
+            return self.tell(Notice::Stuck(format!("the group is new and waits for {}", absent.join(", "))));
+        }
+        let seats: Vec<&Seat> =
+            self.reachable().filter(|seat| self.config.replicas.contains(&seat.hello.member.name)).collect();
+        if let Some(seat) = seats.iter().find(|seat| seat.report.promised > Epoch(0)) {
+            let why = format!(
+                "there is no group record, but {} has promised epoch {}: the record was lost; restore it, or name a master by hand",
+                seat.hello.member, seat.report.promised
+            );
+            return self.tell(Notice::Stuck(why));
+        }
+        let filled: Vec<_> = seats.iter().filter(|seat| seat.report.max_offset > 0).collect();
+        if filled.len() > 1 {
+            let names: Vec<_> = filled.iter().map(|seat| seat.hello.member.to_string()).collect();
+            let why = format!(
+                "{} each bring a log of their own: empty all but one, or name a master by hand",
+                names.join(" and ")
+            );
+            return self.tell(Notice::Stuck(why));
+        }
+        // One log that was there before is the group's log; empty ones are all alike.
+        let Some(first) = filled.first().copied().or(seats.first()) else { return };
+        let master = first.hello.member.clone();
+        let in_sync: BTreeSet<Member> = if filled.is_empty() {
+            seats.iter().map(|seat| seat.hello.member.clone()).collect()
+        } else {
+            BTreeSet::from([master.clone()])
+        };
+        let notice = Notice::Started { to: master.clone(), epoch: Epoch(1) };
+        self.compare_and_set(GroupRecord { epoch: Epoch(1), revision: 1, master, in_sync }, Purpose::Elect { notice });
+    }
+
+    fn look_at_master(&self, record: &GroupRecord, now: Millis) -> Option<Trouble> {
+        let silent_since = |since: Millis| {
+            (now.saturating_sub(since) > self.config.silence_ms).then_some(Trouble { since, kind: Kind::Silent })
+        };
+        let Some(seat) = self.seats.get(&record.master.name) else { return silent_since(self.started) };
+        if let Some(since) = seat.died_at {
+            return Some(Trouble { since, kind: Kind::KnownDead });
+        }
+        if let Some(since) = seat.left_at {
+            return Some(Trouble { since, kind: Kind::Silent });
+        }
+        if seat.hello.member != record.master {
+            return Some(Trouble { since: seat.heard_at, kind: Kind::KnownDead });
+        }
+        if seat.report.promised < record.epoch {
+            // It hasn't accepted its election yet; it is being told.
+            let since = self.promoting.map_or(seat.joined_at, |(since, _)| since.max(seat.joined_at));
+            let overdue = now.saturating_sub(since) > self.config.promote_ms;
+            return overdue.then_some(Trouble { since, kind: Kind::Silent });
+        }
+        if seat.report.role != Role::Master {
+            // It accepted the epoch, and is not (any more) its master: another process over the same store. Only a new epoch
+            // may write again, since an epoch's bytes come from one master's life.
+            let opening = self.promoting.is_some_and(|(since, session)| {
+                session == seat.session && now.saturating_sub(since) <= self.config.promote_ms
+            });
+            return (!opening).then_some(Trouble { since: seat.heard_at, kind: Kind::KnownDead });
+        }
+        if !seat.report.data_plane_alive {
+            return Some(Trouble { since: seat.heard_at, kind: Kind::DataPlaneDead });
+        }
+        silent_since(seat.heard_at)
+    }
+
+    fn replace_master(&mut self, record: &GroupRecord, trouble: Trouble, now: Millis) {
+        if let Some(wait) = self.must_wait(trouble, now) {
+            return self.tell(Notice::Stuck(wait));
+        }
+        self.probe(record, trouble.since, now);
+        let electors: Vec<&Seat> = self.in_sync_slaves(record).collect();
+        let (answered, pending): (Vec<&Seat>, Vec<&Seat>) =
+            electors.into_iter().partition(|seat| seat.answered_at.is_some_and(|at| at >= trouble.since));
+        let patient =
+            pending.iter().any(|seat| seat.probed_at.is_some_and(|at| now.saturating_sub(at) < self.config.probe_ms));
+        if patient {
+            return;
+        }
+        if trouble.kind == Kind::Silent {
+            let hears = |seat: &&&Seat| seat.report.master_heard_ms_ago.is_some_and(|ago| ago < self.config.hears_ms);
+            if let Some(seat) = answered.iter().find(hears) {
+                let notice = Notice::CutOff { master: record.master.clone(), slave: seat.hello.member.name.clone() };
+                return self.tell(notice);
+            }
+        }
+        let gathering = now.saturating_sub(trouble.since) < self.config.gather_ms;
+        if gathering && answered.len() < self.config.min_in_sync.min(record.in_sync.len()) {
+            return;
+        }
+        match self.choose(record, &answered) {
+            Err(why) => self.tell(Notice::Stuck(why)),
+            Ok((master, in_sync)) => {
+                if trouble.kind != Kind::KnownDead {
+                    self.last_suspicion = Some(now);
+                }
+                let epoch = self.next_epoch(record);
+                let notice = Notice::Elected {
+                    from: record.master.clone(),
+                    to: master.clone(),
+                    epoch,
+                    cause: trouble.kind.cause(),
+                    decision_ms: now.saturating_sub(trouble.since),
+                };
+                let record = GroupRecord { epoch, revision: record.revision + 1, master, in_sync };
+                self.compare_and_set(record, Purpose::Elect { notice });
+            }
+        }
+    }
+
+    /// Suspicion has to be patient where certainty needn't.
+    fn must_wait(&self, trouble: Trouble, now: Millis) -> Option<String> {
+        if trouble.kind == Kind::KnownDead {
+            return None;
+        }
+        if self.last_suspicion.is_some_and(|last| now.saturating_sub(last) < self.config.suspicion_gap_ms) {
+            return Some(format!(
+                "the last failover on suspicion was less than {} s ago",
+                self.config.suspicion_gap_ms / 1_000
+            ));
+        }
+        let fencing = self.config.mode == Mode::Async && now.saturating_sub(trouble.since) < self.config.fence_wait_ms;
+        fencing.then(|| "in Async mode the old master is first given the time to fence itself".to_owned())
+    }
+
+    /// In-sync members with a session, the troubled master's new incarnation included: its log counts like any other's.
+    fn in_sync_slaves(&self, record: &GroupRecord) -> impl Iterator<Item = &Seat> {
+        let is_serving_master = |seat: &Seat| seat.hello.member == record.master && seat.report.role == Role::Master;
+        self.reachable().filter(move |seat| record.in_sync.contains(&seat.hello.member) && !is_serving_master(seat))
+    }
+
+    /// Asks those whose word is older than the trouble.
+    fn probe(&mut self, record: &GroupRecord, since: Millis, now: Millis) {
+        for seat in self.seats.values_mut() {
+            let fresh = |at: Millis| at >= since && now.saturating_sub(at) <= self.config.probe_ms;
+            let stale = !seat.answered_at.is_some_and(fresh);
+            let due = seat.probed_at.is_none_or(|at| now.saturating_sub(at) >= self.config.probe_ms);
+            if let (Some(session), true, true) = (seat.session, stale, due)
+                && record.in_sync.contains(&seat.hello.member)
+            {
+                seat.probed_at.get_or_insert(now);
+                self.actions.push(Action::Probe { session });
+            }
+        }
+    }
+
+    /// The next master and the members that are in sync with it, out of those in-sync members that answered.
+    fn choose(&self, record: &GroupRecord, answered: &[&Seat]) -> Result<(Member, BTreeSet<Member>), String> {
+        let names =
+            |members: &mut dyn Iterator<Item = &Member>| members.map(|m| m.name.clone()).collect::<Vec<_>>().join(", ");
+        if answered.is_empty() {
+            let silent = names(&mut record.in_sync.iter());
+            return Err(format!(
+                "none of the in-sync members ({silent}) answers, and no other has every acknowledged message"
+            ));
+        }
+        if let Some(seat) = self.reachable().find(|seat| seat.report.promised > record.epoch) {
+            let all =
+                self.config.replicas.iter().all(|name| self.seats.get(name).is_some_and(|seat| seat.session.is_some()));
+            if !all {
+                return Err(format!(
+                    "the record is of epoch {}, but {} has promised epoch {}: the record is from the past, and not all replicas have answered",
+                    record.epoch, seat.hello.member, seat.report.promised
+                ));
+            }
+        }
+        let mut fit: Vec<&Seat> = answered.iter().copied().filter(|seat| seat.hello.intact).collect();
+        if fit.is_empty() {
+            // Each may lack what it acknowledged, but hardly the same: the longest log of all of them is the best there is.
+            let missing =
+                record.in_sync.iter().filter(|member| !answered.iter().any(|seat| seat.hello.member == **member));
+            let missing = names(&mut missing.into_iter());
+            if !missing.is_empty() {
+                return Err(format!(
+                    "every in-sync member that answers lost unflushed data in a crash; waiting for {missing}"
+                ));
+            }
+            fit = answered.to_vec();
+        }
+        let old_zone = self.seats.get(&record.master.name).and_then(|seat| seat.hello.zone.as_deref());
+        let rank = |seat: &&Seat| {
+            let elsewhere = seat.hello.zone.as_deref() != old_zone;
+            (seat.report.last_epoch, seat.report.max_offset, seat.hello.priority, elsewhere)
+        };
+        // Among equals the first by name, so that the choice can be foretold.
+        let best = fit.iter().copied().rev().max_by_key(rank).ok_or("nobody is fit")?;
+        Ok((best.hello.member.clone(), fit.iter().map(|seat| seat.hello.member.clone()).collect()))
+    }
+}

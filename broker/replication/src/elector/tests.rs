@@ -1,0 +1,458 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::StoreId;
+
+/// A group of fake replicas around a real elector, on a virtual clock; directives are obeyed at once by whoever lives.
+struct Rig {
+    elector: Elector,
+    now: Millis,
+    register: (Option<GroupRecord>, u64),
+    replicas: BTreeMap<String, Fake>,
+    sessions: u64,
+    published: Vec<(Epoch, String)>,
+    notices: Vec<String>,
+    switched: Vec<Result<SwitchoverDone, String>>,
+    answered: Vec<GroupRecord>,
+    /// Lost answers of compare-and-set: the next is applied but reported as unknown.
+    lose_next_set: bool,
+}
+
+#[derive(Clone)]
+struct Fake {
+    session: Option<SessionId>,
+    answers: bool,
+    obeys: bool,
+    hello: Hello,
+}
+
+fn hello(n: u64) -> Hello {
+    let report = Report {
+        role: Role::Fenced,
+        promised: Epoch(0),
+        last_epoch: Epoch(0),
+        min_offset: 0,
+        max_offset: 0,
+        flushed_offset: 0,
+        confirm_offset: 0,
+        master_heard_ms_ago: None,
+        drained: false,
+        data_plane_alive: true,
+    };
+    Hello {
+        group: "g".into(),
+        token: String::new(),
+        member: Member::new(format!("r{n}"), StoreId(n)),
+        client_address: format!("127.0.0.1:1{n}"),
+        ha_address: format!("127.0.0.1:2{n}"),
+        pid: 1,
+        priority: 0,
+        zone: None,
+        intact: true,
+        report,
+    }
+}
+
+impl Rig {
+    fn new(mode: Mode) -> Self {
+        let config = Config::new((0..3).map(|n| format!("r{n}")), mode, 2);
+        let replicas =
+            (0..3).map(|n| (format!("r{n}"), Fake { session: None, answers: true, obeys: true, hello: hello(n) }));
+        Self {
+            elector: Elector::new(config, 0),
+            now: 0,
+            register: (None, 0),
+            replicas: replicas.collect(),
+            sessions: 0,
+            published: Vec::new(),
+            notices: Vec::new(),
+            switched: Vec::new(),
+            answered: Vec::new(),
+            lose_next_set: false,
+        }
+    }
+
+    /// Three replicas, r0 master of epoch 1, all in sync, all with a log of 100.
+    fn steady(mode: Mode) -> Self {
+        let mut rig = Self::new(mode);
+        for n in 0..3 {
+            rig.join(&format!("r{n}"));
+        }
+        rig.pass(500);
+        assert_eq!(rig.published, [(Epoch(1), "127.0.0.1:10".to_owned())]);
+        for fake in rig.replicas.values_mut() {
+            fake.hello.report.max_offset = 100;
+            fake.hello.report.last_epoch = Epoch(1);
+        }
+        rig.pass(100);
+        rig
+    }
+
+    fn event(&mut self, event: Event) {
+        let mut queue = self.elector.handle(self.now, event);
+        while !queue.is_empty() {
+            let mut next = Vec::new();
+            for action in queue {
+                for event in self.carry_out(action) {
+                    next.extend(self.elector.handle(self.now, event));
+                }
+            }
+            queue = next;
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) -> Vec<Event> {
+        match action {
+            Action::Read => {
+                let version = Version(self.register.1.to_string());
+                return vec![Event::Read(Recorded { record: self.register.0.clone(), version })];
+            }
+            Action::CompareAndSet { expected, record } => {
+                if expected.0 != self.register.1.to_string() {
+                    return vec![Event::Set(SetOutcome::Conflict)];
+                }
+                self.register = (Some(record), self.register.1 + 1);
+                if std::mem::take(&mut self.lose_next_set) {
+                    return vec![Event::Set(SetOutcome::Unknown)];
+                }
+                return vec![Event::Set(SetOutcome::Done(Version(self.register.1.to_string())))];
+            }
+            Action::Direct { session, directive } => return self.obey(session, &directive),
+            Action::Probe { session } => {
+                let fake = self.replicas.values().find(|fake| fake.session == Some(session) && fake.answers);
+                return fake
+                    .map(|fake| Event::Reported { session, report: fake.hello.report.clone() })
+                    .into_iter()
+                    .collect();
+            }
+            Action::Publish { record, address } => self.published.push((record.epoch, address)),
+            Action::Switched { result, .. } => self.switched.push(result),
+            Action::Answer { record, .. } => self.answered.push(record),
+            Action::Tell(notice) => self.notices.push(notice.to_string()),
+        }
+        Vec::new()
+    }
+
+    fn obey(&mut self, session: SessionId, directive: &Directive) -> Vec<Event> {
+        let Some(fake) = self.replicas.values_mut().find(|fake| fake.session == Some(session)) else {
+            return Vec::new();
+        };
+        if !fake.answers || !fake.obeys {
+            return Vec::new();
+        }
+        let report = &mut fake.hello.report;
+        match directive {
+            Directive::Master { record } => {
+                (report.role, report.promised, report.last_epoch) = (Role::Master, record.epoch, record.epoch);
+                report.drained = false;
+            }
+            Directive::Slave { record, .. } => {
+                (report.role, report.promised) = (Role::Slave, record.epoch);
+                report.drained = false;
+                report.master_heard_ms_ago = Some(10);
+            }
+            Directive::Park { .. } => report.drained = true,
+            Directive::Unpark { .. } => report.drained = false,
+        }
+        vec![Event::Reported { session, report: report.clone() }]
+    }
+
+    fn join(&mut self, name: &str) {
+        self.sessions += 1;
+        let session = self.sessions;
+        let fake = self.replicas.get_mut(name).unwrap();
+        fake.session = Some(session);
+        fake.answers = true;
+        let hello = Box::new(fake.hello.clone());
+        self.event(Event::Joined { session, hello });
+    }
+
+    /// The process is gone; its slaves notice at once.
+    fn kill(&mut self, name: &str) {
+        let fake = self.replicas.get_mut(name).unwrap();
+        fake.hello.report.role = Role::Fenced;
+        if let Some(session) = fake.session.take() {
+            self.lose_master();
+            self.event(Event::Left { session });
+        }
+        self.event(Event::Died { name: name.to_owned() });
+    }
+
+    fn lose_master(&mut self) {
+        self.replicas.values_mut().for_each(|fake| fake.hello.report.master_heard_ms_ago = None);
+    }
+
+    /// Time passes in steps of 50 ms; whoever answers reports.
+    fn pass(&mut self, ms: Millis) {
+        for _ in 0..ms / 50 {
+            self.now += 50;
+            for (session, report) in self.reports() {
+                self.event(Event::Reported { session, report });
+            }
+            self.event(Event::Tick);
+        }
+    }
+
+    fn reports(&self) -> Vec<(SessionId, Report)> {
+        let speaking = self.replicas.values().filter(|fake| fake.answers);
+        speaking.filter_map(|fake| Some((fake.session?, fake.hello.report.clone()))).collect()
+    }
+
+    fn record(&self) -> GroupRecord {
+        self.register.0.clone().expect("a record")
+    }
+
+    fn fake(&mut self, name: &str) -> &mut Fake {
+        self.replicas.get_mut(name).unwrap()
+    }
+}
+
+fn names(record: &GroupRecord) -> Vec<&str> {
+    record.in_sync.iter().map(|member| member.name.as_str()).collect()
+}
+
+#[test]
+fn a_new_group_starts_when_all_its_replicas_have_joined() {
+    let mut rig = Rig::new(Mode::Sync);
+    rig.join("r0");
+    rig.join("r1");
+    rig.pass(10_000);
+    assert_eq!(rig.register.0, None, "the third may bring a log");
+    rig.join("r2");
+    assert_eq!(rig.record().master.name, "r0");
+    assert_eq!(names(&rig.record()), ["r0", "r1", "r2"]);
+}
+
+#[test]
+fn a_log_that_was_there_before_becomes_the_groups_log() {
+    let mut rig = Rig::new(Mode::Sync);
+    rig.fake("r1").hello.report.max_offset = 4_000;
+    (0..3).for_each(|n| rig.join(&format!("r{n}")));
+    assert_eq!((rig.record().master.name.as_str(), names(&rig.record())), ("r1", vec!["r1"]));
+}
+
+#[test]
+fn a_lost_record_elects_nobody() {
+    let mut rig = Rig::new(Mode::Sync);
+    rig.fake("r1").hello.report.promised = Epoch(7);
+    (0..3).for_each(|n| rig.join(&format!("r{n}")));
+    rig.pass(60_000);
+    assert_eq!(rig.register.0, None);
+    assert!(rig.notices.iter().any(|notice| notice.contains("promised epoch 7")), "{:?}", rig.notices);
+}
+
+#[test]
+fn a_killed_master_is_replaced_at_once_by_the_longest_log() {
+    let mut rig = Rig::steady(Mode::Sync);
+    rig.fake("r2").hello.report.max_offset = 140;
+    rig.kill("r0");
+    assert_eq!(rig.record().epoch, Epoch(2));
+    assert_eq!(rig.record().master.name, "r2");
+    assert_eq!(names(&rig.record()), ["r1", "r2"]);
+    assert_eq!(rig.published.last(), Some(&(Epoch(2), "127.0.0.1:12".to_owned())));
+}
+
+#[test]
+fn only_members_in_sync_are_elected_however_long_their_logs() {
+    let mut rig = Rig::steady(Mode::Sync);
+    let session = rig.fake("r0").session.unwrap();
+    let in_sync = rig.record().in_sync.into_iter().filter(|member| member.name != "r2").collect();
+    rig.event(Event::Alter { session, wish: AlterInSync { epoch: Epoch(1), in_sync }, ticket: 1 });
+    assert_eq!(names(&rig.record()), ["r0", "r1"]);
+    rig.fake("r2").hello.report.max_offset = 900;
+    rig.kill("r1");
+    rig.kill("r0");
+    rig.pass(60_000);
+    assert_eq!(rig.record().epoch, Epoch(1), "r2 may lack acknowledged messages");
+    assert!(rig.notices.iter().any(|notice| notice.contains("none of the in-sync members")), "{:?}", rig.notices);
+    rig.join("r1");
+    rig.pass(3_000);
+    assert_eq!(rig.record().master.name, "r1");
+}
+
+#[test]
+fn an_elector_that_is_cut_off_from_the_master_demotes_nobody() {
+    let mut rig = Rig::steady(Mode::Sync);
+    let session = rig.fake("r0").session.take().unwrap();
+    rig.event(Event::Left { session });
+    rig.pass(60_000);
+    assert_eq!(rig.record().epoch, Epoch(1));
+    assert!(rig.notices.iter().any(|notice| notice.contains("still hears it")), "{:?}", rig.notices);
+    rig.lose_master();
+    rig.pass(500);
+    assert_eq!(rig.record().epoch, Epoch(2), "now nobody hears it");
+}
+
+#[test]
+fn a_frozen_master_is_replaced_after_three_silent_seconds() {
+    let mut rig = Rig::steady(Mode::Sync);
+    rig.fake("r0").answers = false;
+    rig.lose_master();
+    rig.pass(2_900);
+    assert_eq!(rig.record().epoch, Epoch(1));
+    rig.pass(500);
+    assert_eq!(rig.record().epoch, Epoch(2));
+}
+
+#[test]
+fn failovers_on_suspicion_keep_their_distance_and_those_on_certainty_do_not() {
+    let mut rig = Rig::steady(Mode::Sync);
+    rig.fake("r0").answers = false;
+    rig.lose_master();
+    rig.pass(3_500);
+    assert_eq!(rig.record().epoch, Epoch(2));
+    rig.fake("r0").answers = true;
+    rig.pass(1_000);
+    let master = rig.record().master.name;
+    let session = rig.fake(&master).session.unwrap();
+    let in_sync = (0..3).map(|n| Member::new(format!("r{n}"), StoreId(n))).collect();
+    rig.event(Event::Alter { session, wish: AlterInSync { epoch: Epoch(2), in_sync }, ticket: 1 });
+    rig.fake(&master).answers = false;
+    rig.lose_master();
+    rig.pass(20_000);
+    assert_eq!(rig.record().epoch, Epoch(2), "suspicion again within a minute");
+    rig.kill(&master);
+    assert_eq!(rig.record().epoch, Epoch(3));
+}
+
+#[test]
+fn in_async_mode_a_silent_master_gets_time_to_fence_itself() {
+    let mut rig = Rig::steady(Mode::Async);
+    let session = rig.fake("r0").session.take().unwrap();
+    rig.lose_master();
+    rig.event(Event::Left { session });
+    rig.pass(4_900);
+    assert_eq!(rig.record().epoch, Epoch(1));
+    rig.pass(500);
+    assert_eq!(rig.record().epoch, Epoch(2));
+}
+
+#[test]
+fn a_master_whose_disk_is_stuck_is_replaced_though_its_process_answers() {
+    let mut rig = Rig::steady(Mode::Sync);
+    rig.fake("r0").hello.report.data_plane_alive = false;
+    rig.pass(500);
+    assert_eq!(rig.record().epoch, Epoch(2));
+    assert_ne!(rig.record().master.name, "r0");
+}
+
+#[test]
+fn a_master_that_restarted_needs_a_new_epoch_before_it_writes_again() {
+    let mut rig = Rig::steady(Mode::Sync);
+    rig.fake("r0").hello.report.role = Role::Fenced;
+    rig.fake("r0").hello.report.max_offset = 150;
+    rig.join("r0");
+    rig.pass(200);
+    assert_eq!(rig.record().epoch, Epoch(2));
+    assert_eq!(rig.record().master.name, "r0", "it has the longest log");
+}
+
+#[test]
+fn a_member_with_another_disk_is_not_the_member_of_the_record() {
+    let mut rig = Rig::steady(Mode::Sync);
+    rig.kill("r1");
+    rig.kill("r2");
+    rig.kill("r0");
+    rig.fake("r0").hello.member.store_id = StoreId(99);
+    rig.fake("r0").hello.report.promised = Epoch(0);
+    rig.join("r0");
+    rig.pass(60_000);
+    assert_eq!(rig.record().epoch, Epoch(1), "an empty disk has no acknowledged message");
+}
+
+#[test]
+fn a_lost_answer_of_the_compare_and_set_is_settled_by_reading() {
+    let mut rig = Rig::steady(Mode::Sync);
+    rig.lose_next_set = true;
+    rig.kill("r0");
+    rig.pass(500);
+    assert_eq!(rig.record().epoch, Epoch(2), "what was written stands, and its master is told");
+    assert_eq!(rig.published.len(), 2);
+}
+
+#[test]
+fn an_elector_restarted_after_writing_the_record_goes_on_with_the_election() {
+    let mut rig = Rig::steady(Mode::Sync);
+    for fake in rig.replicas.values_mut() {
+        fake.obeys = false;
+    }
+    rig.kill("r0");
+    let elected = rig.record();
+    assert_eq!(elected.epoch, Epoch(2));
+    rig.elector = Elector::new(Config::new((0..3).map(|n| format!("r{n}")), Mode::Sync, 2), rig.now);
+    for fake in rig.replicas.values_mut() {
+        fake.obeys = true;
+    }
+    rig.join("r1");
+    rig.join("r2");
+    rig.pass(200);
+    assert_eq!(rig.record().epoch, elected.epoch);
+    assert_eq!(rig.published.last().map(|(epoch, _)| *epoch), Some(Epoch(2)));
+}
+
+#[test]
+fn a_record_restored_from_the_past_elects_nobody_until_all_have_answered() {
+    let mut rig = Rig::steady(Mode::Sync);
+    rig.fake("r1").hello.report.promised = Epoch(8);
+    rig.fake("r2").obeys = false;
+    rig.fake("r1").obeys = false;
+    rig.kill("r0");
+    rig.pass(30_000);
+    assert_eq!(rig.record().epoch, Epoch(1));
+    assert!(rig.notices.iter().any(|notice| notice.contains("from the past")), "{:?}", rig.notices);
+    rig.join("r0");
+    rig.pass(1_000);
+    assert_eq!(rig.record().epoch, Epoch(9));
+}
+
+#[test]
+fn members_that_lost_unflushed_data_wait_for_one_another() {
+    let mut rig = Rig::steady(Mode::Sync);
+    rig.replicas.values_mut().for_each(|fake| fake.answers = false);
+    (0..3).for_each(|n| rig.kill(&format!("r{n}")));
+    for fake in rig.replicas.values_mut() {
+        fake.hello.intact = false;
+    }
+    rig.fake("r2").hello.report.max_offset = 120;
+    rig.join("r0");
+    rig.join("r1");
+    rig.pass(30_000);
+    let before = rig.record().epoch;
+    rig.join("r2");
+    rig.pass(1_000);
+    assert_eq!((rig.record().epoch, rig.record().master.name.as_str()), (before.next(), "r2"));
+}
+
+#[test]
+fn a_switchover_parks_moves_and_tells_how_long_it_took() {
+    let mut rig = Rig::steady(Mode::Sync);
+    rig.event(Event::Switchover { to: "r2".to_owned(), ticket: 5 });
+    rig.pass(100);
+    assert_eq!(rig.switched, [Ok(SwitchoverDone { epoch: Epoch(2), pause_ms: 0 })]);
+    assert_eq!(rig.record().master.name, "r2");
+    assert_eq!(names(&rig.record()), ["r0", "r1", "r2"]);
+    assert_eq!(rig.fake("r0").hello.report.role, Role::Slave);
+}
+
+#[test]
+fn a_switchover_to_somebody_unfit_is_refused_with_the_reason() {
+    let mut rig = Rig::steady(Mode::Sync);
+    for (to, why) in [("r0", "is the master already"), ("r7", "there is no replica r7; this group has r0, r1, r2")] {
+        rig.event(Event::Switchover { to: to.to_owned(), ticket: 5 });
+        let said = rig.switched.pop().unwrap().unwrap_err();
+        assert!(said.contains(why), "{said}");
+    }
+    rig.kill("r2");
+    rig.event(Event::Switchover { to: "r2".to_owned(), ticket: 5 });
+    assert_eq!(rig.switched.pop(), Some(Err("r2 is not connected".to_owned())));
+}
+
+#[test]
+fn a_switchover_whose_candidate_never_reaches_the_end_is_given_up() {
+    let mut rig = Rig::steady(Mode::Sync);
+    rig.fake("r0").obeys = false;
+    rig.event(Event::Switchover { to: "r1".to_owned(), ticket: 5 });
+    rig.pass(6_000);
+    assert!(rig.switched[0].as_ref().unwrap_err().contains("did not reach"), "{:?}", rig.switched);
+    assert_eq!(rig.record().epoch, Epoch(1));
+}

@@ -1,0 +1,128 @@
+//! The in-sync set as the master knows it: what the record says, what is being asked for, and who is counted meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{Epoch, Member, Millis};
+
+/// A request to the elector: make the set this. Answered with the record as it stands afterwards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alter {
+    /// Number of the request, to match its answer.
+    pub id: u64,
+    /// The epoch of the master that asks; in any other the request is void.
+    pub epoch: Epoch,
+    /// The whole set wanted.
+    pub in_sync: BTreeSet<Member>,
+}
+
+#[derive(Debug)]
+pub(super) struct Membership {
+    recorded: BTreeSet<Member>,
+    /// Slaves that may join soon, with the time since when they are counted: counting them is what makes the rule *Grow* hold.
+    considered: BTreeMap<Member, Millis>,
+    /// Slaves that were let go, and when: not considered again at once.
+    let_go: BTreeMap<Member, Millis>,
+    /// Members asked for in a request whose fate is not known. They may already be in the record, so they are counted.
+    unresolved: BTreeSet<Member>,
+    /// Recorded members that were seen to lack what they had acknowledged.
+    suspects: BTreeSet<Member>,
+    outstanding: Option<(u64, Millis)>,
+    last_id: u64,
+}
+
+impl Membership {
+    pub(super) fn new(recorded: BTreeSet<Member>) -> Self {
+        Self {
+            recorded,
+            considered: BTreeMap::new(),
+            let_go: BTreeMap::new(),
+            unresolved: BTreeSet::new(),
+            suspects: BTreeSet::new(),
+            outstanding: None,
+            last_id: 0,
+        }
+    }
+
+    pub(super) fn recorded(&self) -> &BTreeSet<Member> {
+        &self.recorded
+    }
+
+    pub(super) fn counts(&self, member: &Member) -> bool {
+        self.recorded.contains(member)
+    }
+
+    pub(super) fn considered(&self) -> impl Iterator<Item = &Member> {
+        self.considered.keys()
+    }
+
+    /// All that must have a message before it is acknowledged.
+    pub(super) fn effective(&self) -> impl Iterator<Item = &Member> {
+        self.recorded.iter().chain(self.considered.keys()).chain(&self.unresolved)
+    }
+
+    pub(super) fn suspect(&mut self, member: &Member) {
+        self.suspects.insert(member.clone());
+    }
+
+    pub(super) fn is_suspect(&self, member: &Member) -> bool {
+        self.suspects.contains(member)
+    }
+
+    /// `member` is fit to join, or is not.
+    pub(super) fn consider(&mut self, member: &Member, fit: bool, now: Millis, patience_ms: Millis) {
+        if self.recorded.contains(member) {
+            self.considered.remove(member);
+            return;
+        }
+        if let Some(&since) = self.considered.get(member) {
+            if !fit || now.saturating_sub(since) > patience_ms {
+                self.considered.remove(member);
+                self.let_go.insert(member.clone(), now);
+            }
+            return;
+        }
+        let rested = self.let_go.get(member).is_none_or(|&at| now.saturating_sub(at) > patience_ms);
+        if fit && rested {
+            self.let_go.remove(member);
+            self.considered.insert(member.clone(), now);
+        }
+    }
+
+    /// The next request, if the set should be another and none is under way.
+    pub(super) fn propose(
+        &mut self,
+        epoch: Epoch,
+        leaving: &BTreeSet<Member>,
+        joined: &BTreeSet<Member>,
+        now: Millis,
+        retry_ms: Millis,
+    ) -> Option<Alter> {
+        if self.outstanding.is_some_and(|(_, since)| now.saturating_sub(since) < retry_ms) {
+            return None;
+        }
+        let wanted: BTreeSet<Member> = self.recorded.difference(leaving).chain(joined).cloned().collect();
+        // A request whose fate is unknown is repeated until an answer settles it, even when nothing is wanted any more.
+        if wanted == self.recorded && self.outstanding.is_none() {
+            return None;
+        }
+        self.unresolved.extend(wanted.difference(&self.recorded).cloned());
+        self.last_id += 1;
+        self.outstanding = Some((self.last_id, now));
+        Some(Alter { id: self.last_id, epoch, in_sync: wanted })
+    }
+
+    /// The record's set changed. The caller has seen to it that this is newer than what was known.
+    pub(super) fn heard(&mut self, in_sync: &BTreeSet<Member>) {
+        self.recorded.clone_from(in_sync);
+        self.considered.retain(|member, _| !in_sync.contains(member));
+        self.suspects.retain(|member| in_sync.contains(member));
+    }
+
+    /// Request `id` was answered, and the record that came with it has been [heard](Self::heard): nothing is unknown any more.
+    pub(super) fn answered(&mut self, id: u64) {
+        if self.outstanding.is_some_and(|(waiting, _)| waiting == id) {
+            self.outstanding = None;
+            self.unresolved.clear();
+        }
+    }
+}

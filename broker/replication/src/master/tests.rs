@@ -1,0 +1,229 @@
+use super::*;
+use crate::StoreId;
+
+fn member(n: u64) -> Member {
+    Member::new(format!("r{n}"), StoreId(n))
+}
+
+fn record(epoch: u64, revision: u64, members: &[u64]) -> GroupRecord {
+    let in_sync = members.iter().map(|&n| member(n)).collect();
+    GroupRecord { epoch: Epoch(epoch), revision, master: member(0), in_sync }
+}
+
+/// A `Sync` master r0 of epoch 1 with these in-sync members, minimum 2, an empty log, all of them connected.
+fn master(members: &[u64], durability: Durability) -> Master {
+    let ends = LogEnds { written: 0, flushed: 0, confirmed: 0 };
+    let config = Config::new(Mode::Sync, durability, 2);
+    let mut master = Master::open(config, member(0), &record(1, 1, members), ends, 0);
+    for &n in members.iter().filter(|&&n| n != 0) {
+        master.connected(&member(n), 0, 0);
+    }
+    master
+}
+
+fn ack(master: &mut Master, n: u64, at: u64, now: Millis) {
+    assert!(master.acked(&member(n), Epoch(1), at, at, now));
+}
+
+#[test]
+fn nothing_is_confirmed_before_every_in_sync_member_has_it() {
+    let mut master = master(&[0, 1, 2], Durability::Written);
+    master.local(100, 0);
+    assert_eq!(master.confirm(1), 0);
+    ack(&mut master, 1, 100, 1);
+    assert_eq!(master.confirm(1), 0, "r2 has nothing yet");
+    ack(&mut master, 2, 60, 1);
+    assert_eq!(master.confirm(1), 60);
+}
+
+#[test]
+fn with_flush_sync_only_what_is_on_disk_everywhere_counts() {
+    let mut master = master(&[0, 1], Durability::Flushed);
+    master.local(100, 40);
+    assert!(master.acked(&member(1), Epoch(1), 100, 50, 1));
+    assert_eq!(master.confirm(1), 40);
+    master.local(100, 100);
+    assert_eq!(master.confirm(1), 50);
+}
+
+#[test]
+fn an_acknowledgement_of_another_epoch_or_beyond_the_log_counts_for_nothing() {
+    let mut master = master(&[0, 1], Durability::Written);
+    master.local(100, 0);
+    assert!(!master.acked(&member(1), Epoch(0), 100, 0, 1));
+    assert!(!master.acked(&member(1), Epoch(2), 100, 0, 1));
+    assert!(!master.acked(&member(1), Epoch(1), 101, 0, 1));
+    assert!(!master.acked(&member(9), Epoch(1), 100, 0, 1), "nobody knows r9");
+    assert_eq!(master.confirm(1), 0);
+}
+
+#[test]
+fn a_dead_slave_holds_acknowledgements_until_the_record_has_dropped_it() {
+    let mut master = master(&[0, 1, 2], Durability::Written);
+    master.local(100, 0);
+    ack(&mut master, 1, 100, 10);
+    master.disconnected(&member(2), 10);
+    assert_eq!(master.tick(400), None, "it may come back at once");
+    let alter = master.tick(511).expect("gone for more than 500 ms");
+    assert_eq!(alter.in_sync, record(1, 1, &[0, 1]).in_sync);
+    assert_eq!(master.confirm(511), 0, "asked is not recorded: the set that counts is still the old one");
+    master.altered(alter.id, &record(1, 2, &[0, 1]), 520);
+    assert_eq!(master.confirm(520), 100);
+}
+
+#[test]
+fn a_joining_slave_is_counted_before_the_record_is_asked() {
+    let mut master = master(&[0, 1], Durability::Written);
+    master.local(100, 0);
+    ack(&mut master, 1, 100, 1);
+    assert_eq!(master.confirm(1), 100);
+    master.connected(&member(2), 90, 2);
+    assert_eq!(master.tick(2), None, "it lacks what is confirmed");
+    master.local(200, 0);
+    ack(&mut master, 1, 200, 3);
+    assert_eq!(master.confirm(3), 100, "r2 counts already");
+    ack(&mut master, 2, 150, 4);
+    let alter = master.tick(4).expect("r2 has all that is confirmed");
+    assert_eq!(alter.in_sync, record(1, 1, &[0, 1, 2]).in_sync);
+    assert_eq!(master.confirm(4), 150);
+    master.disconnected(&member(2), 5);
+    assert_eq!(master.tick(600), None);
+    assert_eq!(master.confirm(600), 150, "the record may hold r2 by now: it counts until the answer says otherwise");
+    master.altered(alter.id, &record(1, 2, &[0, 1, 2]), 610);
+    assert_eq!(master.confirm(610), 150);
+}
+
+#[test]
+fn an_unanswered_request_is_repeated_until_its_fate_is_known() {
+    let mut master = master(&[0, 1], Durability::Written);
+    master.connected(&member(2), 0, 0);
+    let first = master.tick(0).expect("an empty log is caught up at once");
+    assert_eq!(master.tick(500), None);
+    master.disconnected(&member(2), 500);
+    let again = master.tick(1_000).expect("unknown fate is asked for again though r2 is gone");
+    assert!(again.id > first.id);
+    master.local(10, 0);
+    ack(&mut master, 1, 10, 1_001);
+    master.altered(first.id, &record(1, 1, &[0, 1]), 1_001);
+    assert_eq!(master.confirm(1_001), 0, "an answer to the first request doesn't settle the second");
+    master.altered(again.id, &record(1, 2, &[0, 1]), 1_002);
+    assert_eq!(master.confirm(1_002), 10);
+}
+
+#[test]
+fn an_older_record_heard_late_changes_nothing() {
+    let mut master = master(&[0, 1], Durability::Written);
+    master.recorded(&record(1, 5, &[0, 1, 2]), 1);
+    master.recorded(&record(1, 4, &[0, 1]), 2);
+    master.local(10, 0);
+    ack(&mut master, 1, 10, 3);
+    assert_eq!(master.confirm(3), 0, "r2 is in the newer record");
+}
+
+#[test]
+fn the_set_never_shrinks_below_the_minimum_and_sends_are_refused_meanwhile() {
+    let mut master = master(&[0, 1, 2], Durability::Written);
+    master.disconnected(&member(1), 0);
+    master.disconnected(&member(2), 100);
+    let alter = master.tick(1_000).expect("one may go");
+    assert_eq!(alter.in_sync, record(1, 1, &[0, 2]).in_sync, "the one that failed first");
+    master.altered(alter.id, &record(1, 2, &[0, 2]), 1_001);
+    assert_eq!(master.tick(60_000), None);
+    assert_eq!(master.may_append(1_001), Err(Refusal::InSyncShort { have: 1, need: 2 }));
+    master.connected(&member(2), 0, 61_000);
+    master.recorded(&record(1, 2, &[0, 2]), 61_000);
+    assert_eq!(master.may_append(61_000), Ok(()));
+}
+
+#[test]
+fn a_member_that_came_back_with_less_than_it_acknowledged_leaves_at_once() {
+    let mut master = master(&[0, 1], Durability::Written);
+    master.local(100, 100);
+    ack(&mut master, 1, 100, 1);
+    assert_eq!(master.confirm(1), 100);
+    master.connected(&member(1), 40, 2);
+    let alter = master.tick(2).expect("r1 lost acknowledged messages");
+    assert_eq!(alter.in_sync, record(1, 1, &[0]).in_sync);
+}
+
+#[test]
+fn degrade_goes_on_with_one_copy_and_says_so() {
+    let mut master = master(&[0, 1], Durability::Written);
+    master.config.degrade = true;
+    master.disconnected(&member(1), 0);
+    let alter = master.tick(501).expect("r1 may go");
+    master.altered(alter.id, &record(1, 2, &[0]), 502);
+    assert!(master.degraded());
+    master.local(10, 0);
+    assert_eq!(master.confirm(503), 10);
+    assert_eq!(master.may_append(503), Ok(()));
+}
+
+#[test]
+fn a_master_that_hears_nobody_fences_itself_and_one_that_hears_its_slaves_does_not() {
+    let mut master = master(&[0, 1], Durability::Written);
+    master.local(10, 10);
+    ack(&mut master, 1, 10, 5_000);
+    assert_eq!(master.may_append(5_001), Ok(()), "the elector is away, the slave is not");
+    assert!(master.may_serve(10_100).is_err(), "both are silent");
+    let before = master.confirm(5_001);
+    master.local(20, 20);
+    assert_eq!(master.confirm(10_100), before, "a fenced master confirms nothing");
+    master.recorded(&record(1, 1, &[0, 1]), 10_200);
+    assert_eq!(master.may_serve(10_201), Ok(()));
+}
+
+#[test]
+fn a_deposed_master_never_confirms_again() {
+    let mut master = master(&[0, 1], Durability::Written);
+    master.local(10, 10);
+    ack(&mut master, 1, 10, 1);
+    master.heard_of(Epoch(2));
+    assert_eq!(master.confirm(1), 0);
+    master.recorded(&record(1, 9, &[0, 1]), 2);
+    assert_eq!(master.may_serve(2), Err(Refusal::Deposed { mine: Epoch(1), newer: Epoch(2) }));
+    assert_eq!(master.tick(1_000), None);
+}
+
+#[test]
+fn asynchronous_mode_confirms_what_the_master_has() {
+    let ends = LogEnds { written: 50, flushed: 20, confirmed: 0 };
+    let config = Config::new(Mode::Async, Durability::Written, 2);
+    let mut master = Master::open(config, member(0), &record(1, 1, &[0, 1]), ends, 0);
+    assert_eq!(master.confirm(0), 50);
+}
+
+#[test]
+fn a_switchover_waits_until_the_candidate_has_everything_confirmed() {
+    let mut master = master(&[0, 1, 2], Durability::Written);
+    master.local(10, 10);
+    ack(&mut master, 1, 10, 1);
+    master.confirm(1);
+    assert!(!master.is_drained_to(&member(1)), "r2 still owes an acknowledgement");
+    ack(&mut master, 2, 10, 1);
+    master.confirm(1);
+    assert!(master.is_drained_to(&member(1)));
+    master.disconnected(&member(1), 2);
+    assert!(!master.is_drained_to(&member(1)));
+}
+
+#[test]
+fn a_slave_that_keeps_up_under_load_stays_and_one_that_falls_ever_further_behind_leaves() {
+    let ends = LogEnds { written: 0, flushed: 0, confirmed: 0 };
+    let config = Config::new(Mode::Async, Durability::Written, 1);
+    let mut master = Master::open(config, member(0), &record(1, 1, &[0, 1, 2]), ends, 0);
+    master.connected(&member(1), 0, 0);
+    master.connected(&member(2), 0, 0);
+    for now in (0..30_000).step_by(100) {
+        master.local(now * 10, now * 10);
+        master.confirm(now);
+        ack(&mut master, 1, (now * 10).saturating_sub(3_000), now); // always 300 ms behind
+        ack(&mut master, 2, now * 2, now); // a fifth of the speed
+        if let Some(alter) = master.tick(now) {
+            assert!(now > 15_000, "at {now}");
+            assert_eq!(alter.in_sync, record(1, 1, &[0, 1]).in_sync);
+            return;
+        }
+    }
+    panic!("r2 never left");
+}
