@@ -1,5 +1,6 @@
 //! The Gantry control plane: elector and the platforms that carry out a BrokerGroup.
 
 pub mod api;
+pub mod elector;
 pub mod plan;
 pub mod platform;

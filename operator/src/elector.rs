@@ -1,0 +1,163 @@
+//! The server that brokers report to. One listening socket; behind it one task a group, which runs the pure elector
+//! ([`gantry_replication::elector`]) over the platform's group record.
+//!
+//! - [`sessions`](self) takes requests off the wire: who opens a session must know the group and its token.
+//! - A group's task alone touches its elector: events in by a queue, actions carried out in their order.
+//!
+//! Deliberately absent: any decision. What the elector wants is done, what happened is told to it.
+
+mod group;
+mod sessions;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_remoting::{Limits, Server};
+use gantry_replication::GroupRecord;
+use gantry_replication::elector::{Notice, SwitchoverDone};
+use gantry_replication::wire::{Hello, Report};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::platform::RecordStore;
+use group::Input;
+use sessions::Sessions;
+
+/// What a group's elector has to know.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// The group's name.
+    pub name: String,
+    /// The secret that its replicas show.
+    pub token: String,
+    /// The pure elector's settings, the names of the replicas among them.
+    pub config: gantry_replication::elector::Config,
+}
+
+/// What the platform is told. Called on the group's task: it must not block.
+pub trait Listener: Send + Sync + 'static {
+    /// The master of this record serves at `address`: the group's stable address is to lead there from now on.
+    fn serving(&self, group: &str, record: &GroupRecord, address: &str);
+
+    /// Something that people should know.
+    fn notice(&self, group: &str, notice: &Notice);
+
+    /// The group record can't be read or written; it is tried again.
+    fn record_trouble(&self, group: &str, why: &str);
+}
+
+/// A group as its elector sees it at a moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// The record, none before the first election or while it could not be read yet.
+    pub record: Option<GroupRecord>,
+    /// Whether the record's master is known to serve.
+    pub serving: bool,
+    /// What is known of each replica with a session.
+    pub replicas: BTreeMap<String, ReplicaView>,
+}
+
+/// What a replica said of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaView {
+    /// When it joined.
+    pub hello: Hello,
+    /// Lately.
+    pub report: Report,
+}
+
+/// The running elector of any number of groups. Dropped, it closes all sessions; brokers go on without it.
+#[derive(Debug)]
+pub struct ElectorServer {
+    server: Server,
+    groups: BTreeMap<String, Handle>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    inputs: mpsc::UnboundedSender<Input>,
+    view: watch::Receiver<View>,
+    task: JoinHandle<()>,
+}
+
+/// Bounds of a broker's connection: it has a report or two, and a wish, under way.
+fn limits() -> Limits {
+    Limits {
+        max_frame_bytes: 1 << 20,
+        max_in_flight: 64,
+        max_outbox_bytes: 4 << 20,
+        max_connections: 4096,
+        // A broker that says nothing for so long has hung; its silence is noticed long before.
+        idle_timeout: Duration::from_secs(30),
+        ..Limits::default()
+    }
+}
+
+impl ElectorServer {
+    /// Listens at `address` (port 0: given by the system) for the brokers of `groups`.
+    pub async fn bind<S: RecordStore>(
+        address: SocketAddr,
+        groups: Vec<(Group, S)>,
+        listener: Arc<dyn Listener>,
+    ) -> io::Result<Self> {
+        let mut sessions = Sessions::default();
+        let mut handles = BTreeMap::new();
+        for (group, store) in groups {
+            let name = group.name.clone();
+            // Unbounded, yet bounded by what each connection may have in flight, and by the number of connections.
+            let (inputs, queue) = mpsc::unbounded_channel();
+            let (publish, view) = watch::channel(View::default());
+            sessions.add(&group, inputs.clone());
+            let task = group::spawn(group, store, (inputs.clone(), queue), publish, Arc::clone(&listener));
+            handles.insert(name, Handle { inputs, view, task });
+        }
+        let server = Server::bind(address, limits(), Arc::new(sessions)).await?;
+        Ok(Self { server, groups: handles })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.server.local_addr()
+    }
+
+    /// The process of a replica has ended: known, not guessed. To be told before it is started again.
+    pub fn died(&self, group: &str, replica: &str) {
+        self.tell(group, Input::Died { name: replica.to_owned() });
+    }
+
+    /// A planned switchover; resolves when it is done, or with the reason why not.
+    pub async fn switchover(&self, group: &str, to: &str) -> Result<SwitchoverDone, String> {
+        let (answer, result) = oneshot::channel();
+        self.tell(group, Input::Switchover { to: to.to_owned(), answer });
+        result.await.unwrap_or_else(|_gone| Err("the elector has stopped".to_owned()))
+    }
+
+    /// The group as it is seen now; none if this elector has no such group.
+    pub fn view(&self, group: &str) -> Option<View> {
+        self.groups.get(group).map(|handle| handle.view.borrow().clone())
+    }
+
+    /// Stops deciding, and closes the sessions.
+    pub async fn shutdown(self) {
+        self.groups.values().for_each(|handle| handle.task.abort());
+        self.server.shutdown(Duration::from_secs(1)).await;
+    }
+
+    fn tell(&self, group: &str, input: Input) {
+        let Some(handle) = self.groups.get(group) else { return };
+        if handle.inputs.send(input).is_err() {
+            tracing::error!(group, "the group's elector has stopped");
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
