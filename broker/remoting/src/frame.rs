@@ -171,7 +171,9 @@ pub(crate) fn encode_head(
 pub fn encode(command: &Command, max_frame_bytes: usize) -> Result<Bytes, EncodeError> {
     let mut out = BytesMut::new();
     encode_head(&mut out, &Head::of(command), &command.ext, command.body.len(), max_frame_bytes)?;
-    command.body.parts().iter().for_each(|part| out.extend_from_slice(part));
+    for part in command.body.parts() {
+        out.extend_from_slice(part);
+    }
     Ok(out.freeze())
 }
 

@@ -183,11 +183,11 @@ macro_rules! headers {
             $($crate::header::FieldValue::put(&self.$field, $key, _out);)*
         }
     };
-    ($(#[$meta:meta])* pub struct $name:ident<'a> { $($(#[$field_meta:meta])* $key:literal => $field:ident: $type:ty),* $(,)? } $($rest:tt)*) => {
+    ($(#[$meta:meta])* $vis:vis struct $name:ident<'a> { $($(#[$field_meta:meta])* $key:literal => $field:ident: $type:ty),* $(,)? } $($rest:tt)*) => {
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq, Eq)]
-        pub struct $name<'a> {
-            $($(#[$field_meta])* #[doc = concat!("Ext field `", $key, "`.")] pub $field: $type,)*
+        $vis struct $name<'a> {
+            $($(#[$field_meta])* #[doc = concat!("Ext field `", $key, "`.")] $vis $field: $type,)*
         }
 
         impl<'a> $crate::header::Header<'a> for $name<'a> {
@@ -204,11 +204,11 @@ macro_rules! headers {
 
         $crate::headers! { $($rest)* }
     };
-    ($(#[$meta:meta])* pub struct $name:ident { $($(#[$field_meta:meta])* $key:literal => $field:ident: $type:ty),* $(,)? } $($rest:tt)*) => {
+    ($(#[$meta:meta])* $vis:vis struct $name:ident { $($(#[$field_meta:meta])* $key:literal => $field:ident: $type:ty),* $(,)? } $($rest:tt)*) => {
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq, Eq)]
-        pub struct $name {
-            $($(#[$field_meta])* #[doc = concat!("Ext field `", $key, "`.")] pub $field: $type,)*
+        $vis struct $name {
+            $($(#[$field_meta])* #[doc = concat!("Ext field `", $key, "`.")] $vis $field: $type,)*
         }
 
         impl<'a> $crate::header::Header<'a> for $name {
@@ -234,7 +234,7 @@ mod tests {
 
     headers! {
         /// One of each.
-        pub struct Sample<'a> {
+        struct Sample<'a> {
             "t" => text: &'a str,
             "n" => number: i64,
             "on" => switch: bool,

@@ -30,9 +30,9 @@ impl Default for Limits {
             max_frame_bytes: MAX_FRAME_BYTES,
             max_in_flight: 16 * 1024,
             max_outbox_bytes: 64 << 20,
-            write_stall_timeout: Duration::from_secs(60),
+            write_stall_timeout: Duration::from_mins(1),
             max_connections: 64 * 1024,
-            idle_timeout: Duration::from_secs(120),
+            idle_timeout: Duration::from_mins(2),
             connect_timeout: Duration::from_secs(3),
         }
     }

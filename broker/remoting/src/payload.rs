@@ -38,7 +38,9 @@ impl Body {
             [only] => only.clone(),
             parts => {
                 let mut joined = BytesMut::with_capacity(self.len());
-                parts.iter().for_each(|part| joined.extend_from_slice(part));
+                for part in parts {
+                    joined.extend_from_slice(part);
+                }
                 joined.freeze()
             }
         }

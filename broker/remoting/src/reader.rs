@@ -99,7 +99,7 @@ impl Session<'_> {
             if since_write >= idle_timeout {
                 return Err(End::Idle);
             }
-            patience = idle_timeout - since_write;
+            patience = idle_timeout.saturating_sub(since_write);
         }
     }
 

@@ -31,6 +31,7 @@ pub struct Server {
 
 impl Server {
     /// Listens at `addr` (port 0: given by the system) and serves until it is shut down or dropped.
+    #[expect(clippy::unused_async, reason = "it needs a tokio runtime, and binding may come to wait")]
     pub async fn bind(addr: SocketAddr, limits: Limits, handler: Arc<dyn Handler>) -> io::Result<Self> {
         let listener =
             listen(addr).map_err(|error| io::Error::new(error.kind(), format!("can't listen at {addr}: {error}")))?;
