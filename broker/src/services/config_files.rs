@@ -1,0 +1,216 @@
+//! `config/{topics,subscriptionGroup,consumerOffset,delayOffset}.json`: RocketMQ's files, as snapshots of the metadata log.
+//!
+//! Each carries, in a key that Apache brokers pass over, how much of the metadata log it holds. The files are replaced
+//! one by one, so they may differ in that after a crash; replaying the log from the least of them makes them equal,
+//! because changes can be applied twice. A file without the key was written by an Apache broker that had this
+//! directory last: then what the files say counts, and the log before it doesn't.
+
+use super::groups::GroupConfig;
+use super::offsets::QueueOffsets;
+use super::tables::{Tables, Versioned};
+use gantry_remoting::body;
+use gantry_remoting::body::topic_config::{DataVersion, TopicConfig};
+use gantry_store::atomic_file;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The folder with the four files.
+pub struct ConfigFiles {
+    dir: PathBuf,
+}
+
+/// What the files say.
+#[derive(Debug, PartialEq)]
+pub struct Loaded {
+    /// The tables; `next` is the least of the files'
+    pub tables: Tables,
+    /// An Apache broker wrote them, or some of them
+    pub foreign: bool,
+}
+
+/// A file that can't be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The system refused
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// the file
+        path: PathBuf,
+        /// what the system said
+        source: std::io::Error,
+    },
+    /// Not RocketMQ's JSON
+    #[error("{} is damaged: {source}; put back a copy of it, or of this replica's whole store from another", path.display())]
+    Content {
+        /// the file
+        path: PathBuf,
+        /// what is wrong
+        source: body::BodyError,
+    },
+}
+
+/// A file's content: a table, its version, and our mark.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Content<T> {
+    data_version: DataVersion,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gantry_metadata_offset: Option<u64>,
+    #[serde(flatten)]
+    table: T,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TopicTable {
+    #[serde(default)]
+    topic_config_table: BTreeMap<String, TopicConfig>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GroupTable {
+    #[serde(default)]
+    subscription_group_table: BTreeMap<String, GroupConfig>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OffsetTable<T> {
+    #[serde(default = "BTreeMap::new")]
+    offset_table: BTreeMap<String, T>,
+}
+
+const TOPICS: &str = "topics.json";
+const GROUPS: &str = "subscriptionGroup.json";
+const OFFSETS: &str = "consumerOffset.json";
+const DELAY: &str = "delayOffset.json";
+
+impl ConfigFiles {
+    /// The files in `dir`, which is made if missing.
+    pub fn open(dir: &Path) -> Result<Self, FileError> {
+        std::fs::create_dir_all(dir).map_err(|source| FileError::Io { path: dir.to_owned(), source })?;
+        Ok(Self { dir: dir.to_owned() })
+    }
+
+    /// Reads all four. A missing file is an empty table that holds nothing of the log.
+    pub fn load(&self) -> Result<Loaded, FileError> {
+        let mut marks = Vec::new();
+        let topics = self.read::<TopicTable>(TOPICS, &mut marks)?;
+        let groups = self.read::<GroupTable>(GROUPS, &mut marks)?;
+        let offsets = self.read::<OffsetTable<QueueOffsets>>(OFFSETS, &mut marks)?;
+        let delay = self.read::<OffsetTable<u64>>(DELAY, &mut marks)?;
+        let levels = delay.table.offset_table.iter().filter_map(|(level, offset)| Some((level.parse().ok()?, *offset)));
+        let tables = Tables {
+            next: marks.iter().map(|mark| mark.unwrap_or(0)).min().unwrap_or(0),
+            topics: Versioned { version: topics.data_version, entries: topics.table.topic_config_table },
+            groups: Versioned { version: groups.data_version, entries: groups.table.subscription_group_table },
+            offsets: Versioned { version: offsets.data_version, entries: offsets.table.offset_table },
+            delay: levels.collect(),
+        };
+        Ok(Loaded { tables, foreign: marks.contains(&None) })
+    }
+
+    /// Replaces all four.
+    pub fn save(&self, tables: &Tables) -> Result<(), FileError> {
+        let topics = TopicTable { topic_config_table: tables.topics.entries.clone() };
+        self.write(TOPICS, tables.next, &tables.topics.version, topics)?;
+        let groups = GroupTable { subscription_group_table: tables.groups.entries.clone() };
+        self.write(GROUPS, tables.next, &tables.groups.version, groups)?;
+        let offsets = OffsetTable { offset_table: tables.offsets.entries.clone() };
+        self.write(OFFSETS, tables.next, &tables.offsets.version, offsets)?;
+        let levels = tables.delay.iter().map(|(level, offset)| (level.to_string(), *offset));
+        self.write(DELAY, tables.next, &tables.offsets.version, OffsetTable { offset_table: levels.collect() })
+    }
+
+    /// Notes the file's mark: `Some(None)` means that it is there and has none.
+    fn read<T: Default + DeserializeOwned>(
+        &self,
+        name: &str,
+        marks: &mut Vec<Option<u64>>,
+    ) -> Result<Content<T>, FileError> {
+        let path = self.dir.join(name);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(problem) if problem.kind() == std::io::ErrorKind::NotFound => {
+                marks.push(Some(0));
+                return Ok(Content::default());
+            }
+            Err(source) => return Err(FileError::Io { path, source }),
+        };
+        let content: Content<T> = body::parse(&text).map_err(|source| FileError::Content { path, source })?;
+        marks.push(content.gantry_metadata_offset);
+        Ok(content)
+    }
+
+    fn write<T: Serialize>(&self, name: &str, next: u64, version: &DataVersion, table: T) -> Result<(), FileError> {
+        let path = self.dir.join(name);
+        let content = Content { data_version: version.clone(), gantry_metadata_offset: Some(next), table };
+        let text = match body::to_json(&content) {
+            Ok(text) => text,
+            Err(source) => return Err(FileError::Content { path, source }),
+        };
+        atomic_file::replace(&path, &text).map_err(|source| FileError::Io { path, source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::services::tables::Change;
+    use crate::services::tables::ChangeSet;
+
+    fn some_tables() -> Tables {
+        let mut tables = Tables { next: 7, ..Tables::default() };
+        let topic = TopicConfig { topic_name: "t".into(), ..TopicConfig::default() };
+        let group = GroupConfig { group_name: "g".into(), ..GroupConfig::default() };
+        let offsets = QueueOffsets::from([(0, 12), (3, 4)]);
+        let changes = vec![
+            Change::Topic(topic),
+            Change::Group(group),
+            Change::Offsets { topic: "t".into(), group: "g".into(), offsets },
+            Change::Delay([(3, 9)].into()),
+        ];
+        tables.apply(&ChangeSet { by: "x".into(), at: 5, changes });
+        tables
+    }
+
+    #[test]
+    fn what_was_saved_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = ConfigFiles::open(&dir.path().join("config")).unwrap();
+        assert_eq!(files.load().unwrap(), Loaded { tables: Tables::default(), foreign: false });
+        files.save(&some_tables()).unwrap();
+        assert_eq!(files.load().unwrap(), Loaded { tables: some_tables(), foreign: false });
+    }
+
+    #[test]
+    fn an_apache_brokers_files_are_understood_and_known_as_such() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = r#"{"dataVersion":{"counter":2,"stateVersion":0,"timestamp":9},"offsetTable":{"t@g":{0:12,1:3}}}"#;
+        std::fs::write(dir.path().join(OFFSETS), text).unwrap();
+        let loaded = ConfigFiles::open(dir.path()).unwrap().load().unwrap();
+        assert!(loaded.foreign);
+        assert_eq!(loaded.tables.offsets.entries["t@g"], QueueOffsets::from([(0, 12), (1, 3)]));
+    }
+
+    #[test]
+    fn a_damaged_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(TOPICS), "{\"topicConfigTable\":").unwrap();
+        let error = ConfigFiles::open(dir.path()).unwrap().load().unwrap_err().to_string();
+        assert!(error.contains("topics.json"), "{error}");
+    }
+
+    #[test]
+    fn files_of_different_ages_are_replayed_from_the_oldest() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = ConfigFiles::open(dir.path()).unwrap();
+        files.save(&some_tables()).unwrap();
+        let older = std::fs::read_to_string(dir.path().join(TOPICS)).unwrap().replace("Offset\":7", "Offset\":4");
+        std::fs::write(dir.path().join(TOPICS), older).unwrap();
+        assert_eq!(files.load().unwrap().tables.next, 4);
+    }
+}

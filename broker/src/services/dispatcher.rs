@@ -1,0 +1,85 @@
+//! Each request to its service.
+
+use super::Services;
+use super::failure::Refusal;
+use super::send::Sends;
+use gantry_remoting::code::request as code;
+use gantry_remoting::code::response;
+use gantry_remoting::{Command, Connection, Handler, Inbound, Response};
+use std::sync::Arc;
+
+impl Handler for Services {
+    /// All sends of one read go to the log as one hand-over, in order.
+    fn handle(&self, connection: &Arc<Connection>, batch: &mut Vec<Inbound>) {
+        let mut sends = Sends::default();
+        for inbound in batch.drain(..) {
+            match inbound.request.code {
+                code::SEND_MESSAGE | code::SEND_MESSAGE_V2 | code::SEND_BATCH_MESSAGE => self.send(inbound, &mut sends),
+                code::PULL_MESSAGE | code::LITE_PULL_MESSAGE => self.pull(inbound),
+                code::CONSUMER_SEND_MSG_BACK => self.send_back(inbound, &mut sends),
+                code::UPDATE_AND_CREATE_TOPIC => self.update_topic(inbound),
+                code::DELETE_TOPIC_IN_BROKER => self.delete_topic(inbound),
+                code::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => self.update_group(inbound),
+                code::DELETE_SUBSCRIPTIONGROUP => self.delete_group(inbound),
+                _ => self.answer_now(connection, inbound),
+            }
+        }
+        self.submit(sends);
+    }
+
+    fn closed(&self, connection: &Arc<Connection>) {
+        // Their tickets answer into a closed connection: nobody hears it.
+        drop(self.waiting.leave(connection.id()));
+        self.notify(self.clients.disconnected(connection.id()));
+    }
+}
+
+impl Services {
+    fn answer_now(&self, connection: &Arc<Connection>, inbound: Inbound) {
+        let Inbound { request, ticket } = inbound;
+        match self.answer(connection, &request) {
+            Ok(response) => ticket.reply(response),
+            Err(refusal) => ticket.reply_failure(refusal.code, refusal.remark),
+        }
+    }
+
+    fn answer(&self, connection: &Arc<Connection>, request: &Command) -> Result<Response, Refusal> {
+        match request.code {
+            code::UNREGISTER_CLIENT => return self.unregister_client(connection, request),
+            code::CHECK_CLIENT_CONFIG => return Self::check_client_config(request),
+            code::GET_ALL_TOPIC_CONFIG => return self.all_topics(),
+            code::GET_TOPIC_CONFIG => return self.topic_config(request),
+            code::GET_ALL_SUBSCRIPTIONGROUP_CONFIG => return self.all_groups(),
+            code::GET_SUBSCRIPTIONGROUP_CONFIG => return self.group_config(request),
+            code::GET_BROKER_CONFIG => return self.broker_config(),
+            code::GET_BROKER_RUNTIME_INFO => return self.runtime_info(),
+            code::GET_SYSTEM_TOPIC_LIST_FROM_BROKER => return self.system_topics(),
+            code::GET_ALL_CONSUMER_OFFSET => return self.all_offsets(),
+            _ => {}
+        }
+        // From here on only the master knows, or may decide.
+        self.role.serving().map_err(|why| why.refusal(request.version))?;
+        match request.code {
+            code::HEART_BEAT => self.heartbeat(connection, request),
+            code::GET_CONSUMER_LIST_BY_GROUP => self.consumer_list(request),
+            code::LOCK_BATCH_MQ => self.lock_queues(request),
+            code::UNLOCK_BATCH_MQ => self.unlock_queues(request),
+            code::QUERY_CONSUMER_OFFSET => self.query_offset(request),
+            code::UPDATE_CONSUMER_OFFSET => self.update_offset(request),
+            code::GET_MAX_OFFSET => self.max_offset(request),
+            code::GET_MIN_OFFSET => self.min_offset(request),
+            code::SEARCH_OFFSET_BY_TIMESTAMP => self.search_offset(request),
+            code::GET_EARLIEST_MSG_STORETIME => self.earliest_store_time(request),
+            code::VIEW_MESSAGE_BY_ID => self.view_message(request),
+            code::GET_CONSUMER_CONNECTION_LIST => self.consumer_connections(request),
+            code::GET_PRODUCER_CONNECTION_LIST => self.producer_connections(request),
+            code::GET_TOPIC_STATS_INFO => self.topic_stats(request),
+            code::GET_CONSUME_STATS => self.consume_stats(request),
+            unknown => {
+                let name = code::name(unknown).map_or_else(String::new, |name| format!(" ({name})"));
+                let text = format!("request type {unknown}{name} not supported");
+                Err(Refusal::new(response::REQUEST_CODE_NOT_SUPPORTED, text))
+            }
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Metadata in the log: topics, groups and offsets change by records of an internal topic, replicated and recovered
+//! like messages.
+//!
+//! There are two copies of the tables. *Live* is what requests read and write. *Confirmed* is what the records say that
+//! the store has dispatched, which it does with confirmed records only: nothing in there is ever taken back. On a slave
+//! the two are equal. On the master live runs ahead, and its changes become records, at once for a topic, within half a
+//! second for offsets. A master that is deposed falls back to confirmed. Snapshots are of confirmed alone, so they are
+//! exact for the place in the log that they name.
+
+use super::config_files::{ConfigFiles, FileError};
+use super::live::Live;
+use super::names::METADATA_TOPIC;
+use super::now_ms;
+use super::seam::{Done, Log, SendFailure, Submission, Wait};
+use super::tables::{Change, ChangeSet, Tables};
+use bytes::Bytes;
+use gantry_store::{Append, NewMessage, QueueOffset, ReadError, ReadLimits, Store, record};
+use parking_lot::Mutex;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// The metadata log and what it says.
+pub struct Metadata {
+    store: Store,
+    log: Arc<dyn Log>,
+    files: ConfigFiles,
+    live: Arc<Live>,
+    topic: Arc<str>,
+    store_host: SocketAddr,
+    /// Held while records are applied, so that they are applied in order
+    confirmed: Mutex<Confirmed>,
+    /// Held from taking changes to submitting them, so that records have the order of their values
+    author: Mutex<Option<String>>,
+}
+
+struct Confirmed {
+    tables: Tables,
+    /// `tables.next` as of the last snapshot
+    saved: Option<u64>,
+    /// The tables came from an Apache broker's files: no record says so yet
+    foreign: bool,
+}
+
+/// Why the metadata can't be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum MetadataError {
+    /// A snapshot file
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The metadata log
+    #[error("the metadata log ({METADATA_TOPIC}) can't be read: {0}")]
+    Log(#[from] ReadError),
+    /// A snapshot from another replica
+    #[error("the snapshot from the master is not readable: {0}")]
+    Snapshot(serde_json::Error),
+}
+
+/// Called when a change is acknowledged, or failed to be.
+pub type Logged = Box<dyn FnOnce(Result<(), SendFailure>) + Send>;
+
+/// A record's body stays below this, and one change more: well under the largest message.
+const RECORD_BYTES: usize = 512 << 10;
+
+impl Metadata {
+    /// Loads the snapshot and what the log has beyond it, into `live` too.
+    pub fn open(
+        store: Store,
+        log: Arc<dyn Log>,
+        files: ConfigFiles,
+        live: Arc<Live>,
+        store_host: SocketAddr,
+    ) -> Result<Self, MetadataError> {
+        let loaded = files.load()?;
+        let mut tables = loaded.tables;
+        if loaded.foreign {
+            tables.next = store.queue_range(METADATA_TOPIC, 0).max.0;
+            tracing::info!(topics = tables.topics.entries.len(), "metadata taken over from an Apache broker's files");
+        }
+        live.reset(&tables);
+        let confirmed = Mutex::new(Confirmed { tables, saved: None, foreign: loaded.foreign });
+        let author = Mutex::new(None);
+        let metadata = Self { store, log, files, live, topic: METADATA_TOPIC.into(), store_host, confirmed, author };
+        metadata.catch_up()?;
+        Ok(metadata)
+    }
+
+    /// Applies the records that the store has dispatched since the last call.
+    pub fn catch_up(&self) -> Result<(), ReadError> {
+        let mut confirmed = self.confirmed.lock();
+        loop {
+            let next = confirmed.tables.next;
+            let range = self.store.queue_range(METADATA_TOPIC, 0);
+            if next >= range.max.0 {
+                return Ok(());
+            }
+            if next < range.min.0 {
+                tracing::error!(
+                    from = next,
+                    to = range.min.0,
+                    "metadata records are gone from the log and in no snapshot"
+                );
+                confirmed.tables.next = range.min.0;
+            }
+            let limits = ReadLimits { max_count: 256, max_bytes: 4 << 20 };
+            let from = QueueOffset(confirmed.tables.next);
+            let read = self.store.read_queue(METADATA_TOPIC, 0, from, limits, |_| true)?;
+            for record in &read.messages {
+                self.apply(&mut confirmed.tables, record);
+            }
+            if confirmed.tables.next == next {
+                // Nothing readable there although the range says so: the log was cut meanwhile. The next dispatch asks again.
+                return Ok(());
+            }
+        }
+    }
+
+    /// Logs what has changed; nothing to do on a slave, or when nothing has.
+    pub fn flush(&self) {
+        self.submit(None);
+    }
+
+    /// Logs what has changed, and tells when this and everything logged before is acknowledged.
+    pub fn flush_then(&self, logged: Logged) {
+        self.submit(Some(logged));
+    }
+
+    /// This replica is the master of `epoch`: from now on it writes the metadata log.
+    ///
+    /// To be called when the store has dispatched all that the log held at the promotion; what is dispatched later was
+    /// written by this mastership, and is in the live tables already.
+    pub fn became_master(&self, epoch: u64) {
+        let foreign = {
+            let mut confirmed = self.confirmed.lock();
+            *self.author.lock() = Some(format!("{epoch}-{:016x}", fastrand::u64(..)));
+            std::mem::take(&mut confirmed.foreign).then(|| confirmed.tables.as_changes())
+        };
+        if let Some(changes) = foreign {
+            self.live.mark(&changes);
+        }
+        self.live.topics.new_mastership(epoch, now_ms());
+        self.flush();
+    }
+
+    /// This replica follows another: what it did as a master and nobody confirmed never was.
+    pub fn became_slave(&self) {
+        let confirmed = self.confirmed.lock();
+        *self.author.lock() = None;
+        self.live.reset(&confirmed.tables);
+    }
+
+    /// Everything confirmed, for a replica that starts from the log's oldest byte.
+    pub fn snapshot(&self) -> Result<Bytes, MetadataError> {
+        let tables = self.confirmed.lock().tables.clone();
+        serde_json::to_vec(&tables).map(Bytes::from).map_err(MetadataError::Snapshot)
+    }
+
+    /// Takes over another replica's [`Self::snapshot`], durably.
+    pub fn install_snapshot(&self, snapshot: &[u8]) -> Result<(), MetadataError> {
+        let tables: Tables = serde_json::from_slice(snapshot).map_err(MetadataError::Snapshot)?;
+        let mut confirmed = self.confirmed.lock();
+        self.files.save(&tables)?;
+        self.live.reset(&tables);
+        *confirmed = Confirmed { saved: Some(tables.next), tables, foreign: false };
+        Ok(())
+    }
+
+    /// Writes the snapshot files if anything was confirmed since they were written.
+    pub fn save(&self) -> Result<(), FileError> {
+        let (tables, saved) = {
+            let confirmed = self.confirmed.lock();
+            // Files of an Apache broker stay as they are until a record holds what they say.
+            if confirmed.foreign || confirmed.saved == Some(confirmed.tables.next) {
+                return Ok(());
+            }
+            (confirmed.tables.clone(), confirmed.saved)
+        };
+        self.files.save(&tables)?;
+        let mut confirmed = self.confirmed.lock();
+        if confirmed.saved == saved {
+            confirmed.saved = Some(tables.next);
+        }
+        Ok(())
+    }
+
+    fn apply(&self, tables: &mut Tables, bytes: &Bytes) {
+        let view = match record::decode(bytes) {
+            Ok(view) => view,
+            Err(damage) => return tracing::error!(%damage, "a metadata record can't be read"),
+        };
+        assert!(view.queue_offset.0 >= tables.next, "metadata records are applied in order, each once");
+        tables.next = view.queue_offset.0 + 1;
+        let set: ChangeSet = match serde_json::from_slice(view.body) {
+            Ok(set) => set,
+            // Written by a newer version, or not by Gantry: what can't be understood can't be followed, but must not
+            // keep the rest from being.
+            Err(problem) => {
+                return tracing::error!(offset = view.queue_offset.0, %problem, "a metadata record is not understood");
+            }
+        };
+        tables.apply(&set);
+        if self.author.lock().as_ref() != Some(&set.by) {
+            set.changes.iter().for_each(|change| self.live.apply(change));
+        }
+    }
+
+    fn submit(&self, logged: Option<Logged>) {
+        let author = self.author.lock();
+        let Some(by) = author.as_ref() else {
+            if let Some(logged) = logged {
+                logged(Err(SendFailure::NotMaster));
+            }
+            return;
+        };
+        let changes = self.live.take_changes();
+        if changes.is_empty() && logged.is_none() {
+            return;
+        }
+        // With nothing to say an empty record is written all the same: once it is acknowledged, so is all before it,
+        // including the change that another call has taken along.
+        let mut records = split(changes);
+        let last = records.pop().unwrap_or_default();
+        let mut submissions: Vec<_> = records.into_iter().map(|changes| self.submission(by, changes, None)).collect();
+        submissions.push(self.submission(by, last, logged));
+        self.log.submit(submissions);
+    }
+
+    fn submission(&self, by: &str, changes: Vec<Change>, logged: Option<Logged>) -> Submission {
+        let at = now_ms();
+        let set = ChangeSet { by: by.to_owned(), at, changes };
+        // Maps with string keys and numbers: there is nothing in them that JSON can't say.
+        let body =
+            serde_json::to_vec(&set).unwrap_or_else(|problem| unreachable!("changes are always JSON: {problem}"));
+        let live = self.live.clone();
+        let wait = if logged.is_some() { Wait::Acked } else { Wait::Written };
+        let done = move |result: Result<gantry_store::Appended, SendFailure>| {
+            let result = result.map(|_| ());
+            if let Err(failure) = &result
+                && !failure.is_written()
+            {
+                tracing::warn!(%failure, changes = set.changes.len(), "metadata not logged, to be tried again");
+                live.mark(&set.changes);
+            }
+            if let Some(logged) = logged {
+                logged(result);
+            }
+        };
+        Submission { append: Append::from(self.message(body, at)), wait, done: Done::Call(Box::new(done)) }
+    }
+
+    fn message(&self, body: Vec<u8>, at: i64) -> NewMessage {
+        NewMessage {
+            topic: self.topic.clone(),
+            queue_id: 0,
+            flag: 0,
+            sys_flag: 0,
+            born_timestamp_ms: at,
+            born_host: self.store_host,
+            store_host: self.store_host,
+            reconsume_times: 0,
+            prepared_offset: 0,
+            body: body.into(),
+            properties: Bytes::new(),
+        }
+    }
+}
+
+/// Cuts changes into records of bounded size.
+fn split(changes: Vec<Change>) -> Vec<Vec<Change>> {
+    let mut records = Vec::new();
+    let (mut record, mut bytes) = (Vec::new(), 0);
+    for change in changes {
+        bytes += estimated_len(&change);
+        record.push(change);
+        if bytes >= RECORD_BYTES {
+            records.push(std::mem::take(&mut record));
+            bytes = 0;
+        }
+    }
+    if !record.is_empty() {
+        records.push(record);
+    }
+    records
+}
+
+/// Not less than a change takes as JSON, as names are at most 255 bytes and attributes count as they are.
+fn estimated_len(change: &Change) -> usize {
+    const ENTRY: usize = 1024;
+    const QUEUE: usize = 32;
+    match change {
+        Change::Offsets { offsets, .. } => ENTRY + offsets.len() * QUEUE,
+        Change::Topic(config) => {
+            ENTRY + config.attributes.iter().map(|(k, v)| k.len() + v.len() + 8).sum::<usize>() * 2
+        }
+        Change::Group(config) => {
+            ENTRY + config.others.values().map(|value| value.to_string().len() + 64).sum::<usize>()
+        }
+        Change::Delay(levels) => ENTRY + levels.len() * QUEUE,
+        Change::TopicDeleted(_) | Change::GroupDeleted(_) | Change::OffsetsDeleted(_) => ENTRY,
+    }
+}

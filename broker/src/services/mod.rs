@@ -1,0 +1,251 @@
+//! What the broker does for clients: send, pull, heartbeats, offsets, retries, delays, administration.
+//!
+//! [`Services`] is the [`Handler`](gantry_remoting::Handler) of the client port. It knows the store for reading, the log's
+//! writer through [`Log`], and whether it may serve through [`Role`]; the rest of the broker provides those two.
+//! One file a family of requests; the tables they share are in [`live`], and reach the other replicas by [`metadata`].
+
+mod admin_requests;
+mod client_requests;
+pub mod clients;
+pub mod config;
+pub mod config_files;
+mod delay;
+pub mod delay_levels;
+pub mod delay_progress;
+mod dispatcher;
+pub mod failure;
+mod filter;
+mod group_requests;
+pub mod groups;
+pub mod live;
+mod lock;
+mod long_polling;
+pub mod metadata;
+pub mod names;
+mod offset_requests;
+pub mod offsets;
+mod pull;
+pub mod seam;
+mod send;
+mod send_back;
+mod send_batch;
+mod send_properties;
+pub mod send_reply;
+pub mod tables;
+mod topic_requests;
+pub mod topics;
+mod upkeep;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::ServicesConfig;
+pub use failure::Refusal;
+pub use seam::{Done, Log, NotServing, Role, SendFailure, Submission, Wait};
+pub use send_reply::SendReply;
+
+use clients::Clients;
+use config_files::ConfigFiles;
+use delay_levels::DelayLevels;
+use gantry_remoting::body::topic_config::TopicConfigs;
+use gantry_remoting::{Command, Connection, Response};
+use gantry_store::{Dispatched, Store};
+use groups::GroupConfig;
+use live::Live;
+use lock::QueueLocks;
+use long_polling::WaitingRoom;
+use metadata::Metadata;
+use parking_lot::Mutex;
+use std::sync::{Arc, Weak};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+/// The services of one broker.
+pub struct Services {
+    me: Weak<Services>,
+    config: ServicesConfig,
+    store: Store,
+    log: Arc<dyn Log>,
+    role: Arc<dyn Role>,
+    live: Arc<Live>,
+    metadata: Metadata,
+    clients: Clients<Arc<Connection>>,
+    locks: QueueLocks,
+    waiting: WaitingRoom<pull::Pull>,
+    delay_levels: DelayLevels,
+    region: Arc<str>,
+    schedule_topic: Arc<str>,
+    /// Which mastership delivers delayed messages; `None`: somebody else's
+    mastership: watch::Sender<Option<u64>>,
+    /// Something was put into the schedule topic
+    delayed: Arc<Notify>,
+    runtime: Handle,
+    upkeep: Mutex<JoinSet<()>>,
+    started_ms: i64,
+}
+
+/// Why the services can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// `messageDelayLevel`
+    #[error(transparent)]
+    DelayLevels(#[from] delay_levels::BadLevel),
+    /// A configuration file
+    #[error(transparent)]
+    File(#[from] config_files::FileError),
+    /// The metadata
+    #[error(transparent)]
+    Metadata(#[from] metadata::MetadataError),
+}
+
+impl Services {
+    /// Loads topics, groups and offsets, and starts what runs by itself. To be called within a tokio runtime, after
+    /// the store was opened. The replica begins as a slave; see [`Self::became_master`].
+    pub fn open(
+        config: ServicesConfig,
+        store: Store,
+        log: Arc<dyn Log>,
+        role: Arc<dyn Role>,
+    ) -> Result<Arc<Self>, OpenError> {
+        let live = Arc::new(Live::new(&config));
+        let files = ConfigFiles::open(&config.config_dir)?;
+        let metadata = Metadata::open(store.clone(), log.clone(), files, live.clone(), config.store_host)?;
+        let delay_levels = DelayLevels::parse(&config.delay_levels)?;
+        let services = Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            store,
+            log,
+            role,
+            live,
+            metadata,
+            clients: Clients::default(),
+            locks: QueueLocks::new(config.queue_lock_ms),
+            waiting: WaitingRoom::new(config.max_held_pulls),
+            delay_levels,
+            region: config.region_id.as_str().into(),
+            schedule_topic: names::SCHEDULE_TOPIC.into(),
+            mastership: watch::Sender::new(None),
+            delayed: Arc::default(),
+            runtime: Handle::current(),
+            upkeep: Mutex::new(JoinSet::new()),
+            started_ms: now_ms(),
+            config,
+        });
+        services.start_upkeep();
+        Ok(services)
+    }
+
+    /// The store's `Events::dispatched`: these messages are visible now. Called on the dispatcher's thread.
+    pub fn on_dispatched(&self, batch: &[Dispatched]) {
+        if batch.iter().any(|message| &*message.topic == names::METADATA_TOPIC) {
+            self.follow_metadata();
+        }
+        if batch.iter().any(|message| &*message.topic == names::SCHEDULE_TOPIC) {
+            self.delayed.notify_one();
+        }
+        self.wake_pulls(batch);
+    }
+
+    /// This replica is the master of `epoch`, may write, and the store has dispatched everything that the log held at
+    /// the promotion.
+    pub fn became_master(&self, epoch: u64) {
+        self.follow_metadata();
+        self.metadata.became_master(epoch);
+        self.mastership.send_replace(Some(epoch));
+    }
+
+    /// This replica follows another master, or nobody yet. Waiting pulls are refused with a code to retry on; who is
+    /// connected, and who locked what, is the next master's to know.
+    pub fn became_slave(&self) {
+        self.mastership.send_replace(None);
+        self.metadata.became_slave();
+        self.refuse_held_pulls();
+        self.locks.clear();
+    }
+
+    /// Answers all pulls that wait, with a code to retry on: before a switchover, so that nobody waits for a master
+    /// that is one no longer.
+    pub fn release_held_pulls(&self) {
+        self.refuse_held_pulls();
+    }
+
+    /// Logs changed offsets at once: before a planned switchover hands over, so that nobody is rewound.
+    pub fn flush_metadata(&self, logged: metadata::Logged) {
+        self.metadata.flush_then(logged);
+    }
+
+    /// The topic table as REGISTER_BROKER carries it.
+    pub fn topic_config_for_registration(&self) -> TopicConfigs {
+        let (data_version, topics) = self.live.topics.all();
+        let table = topics.iter().map(|topic| (topic.name.to_string(), topic.config.clone()));
+        TopicConfigs { topic_config_table: table.collect(), data_version }
+    }
+
+    /// Changes whenever the topic table does: then it is time to register again.
+    pub fn topics_changed(&self) -> watch::Receiver<u64> {
+        self.live.topics.subscribe()
+    }
+
+    /// All confirmed metadata, for a replica that starts from the log's oldest byte.
+    pub fn snapshot(&self) -> Result<bytes::Bytes, metadata::MetadataError> {
+        self.metadata.snapshot()
+    }
+
+    /// Takes over a master's [`Self::snapshot`].
+    pub fn install_snapshot(&self, snapshot: &[u8]) -> Result<(), metadata::MetadataError> {
+        self.metadata.install_snapshot(snapshot)
+    }
+
+    /// Stops what runs by itself, answers what waits, and writes the snapshot files.
+    pub async fn shutdown(&self) {
+        self.mastership.send_replace(None);
+        let mut upkeep = std::mem::take(&mut *self.upkeep.lock());
+        upkeep.shutdown().await;
+        self.refuse_held_pulls();
+        self.follow_metadata();
+        self.save_metadata();
+    }
+
+    /// The tables requests work on.
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
+    fn follow_metadata(&self) {
+        if let Err(problem) = self.metadata.catch_up() {
+            tracing::error!(%problem, "the metadata log can't be read; tried again with its next record");
+        }
+    }
+
+    fn save_metadata(&self) {
+        if let Err(problem) = self.metadata.save() {
+            tracing::error!(%problem, "snapshot of the metadata not written; the log has it, tried again");
+        }
+    }
+
+    /// A group's settings; an unknown one is created if that's allowed.
+    fn group(&self, group: &str) -> Result<Arc<GroupConfig>, Refusal> {
+        let (config, created) = self.live.groups.get_or_create(group, now_ms())?;
+        if created {
+            self.metadata.flush();
+        }
+        Ok(config)
+    }
+}
+
+/// The system's clock, in ms since 1970. It dates and expires; nothing that keeps data safe depends on it.
+pub(crate) fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+/// A request's JSON body.
+fn parse<T: serde::de::DeserializeOwned>(request: &Command) -> Result<T, Refusal> {
+    Ok(gantry_remoting::body::parse(&request.body.to_bytes())?)
+}
+
+/// An answer with a JSON body.
+fn json<T: serde::Serialize>(body: &T) -> Result<Response, Refusal> {
+    Ok(Response::success().with_body(gantry_remoting::body::to_json(body)?))
+}

@@ -1,0 +1,168 @@
+//! Where the services meet the rest of the broker: the log's writer and the replica's role.
+
+use super::failure::Refusal;
+use super::send_reply::SendReply;
+use gantry_remoting::code::response;
+use gantry_store::{Append, Appended};
+
+/// The way to the log's one writer.
+pub trait Log: Send + Sync {
+    /// Hands over all sends of one socket read, in order. Never blocks: what can't be taken is completed at once with
+    /// [`SendFailure::Busy`]. Every submission's `done` is called exactly once, from any thread.
+    fn submit(&self, sends: Vec<Submission>);
+}
+
+/// One message, or one client batch, on its way to the log.
+pub struct Submission {
+    /// What to append
+    pub append: Append,
+    /// What must have happened before `done` is called with success
+    pub wait: Wait,
+    /// Who waits
+    pub done: Done,
+}
+
+/// What a send waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Flushed and replicated, as the broker is configured to
+    Acked,
+    /// In this broker's log (the producer's property `WAIT=false`)
+    Written,
+}
+
+/// Called once with what became of a submission.
+pub enum Done {
+    /// A producer's send: answers its ticket
+    Reply(SendReply),
+    /// Anything else
+    Call(Box<dyn FnOnce(Result<Appended, SendFailure>) + Send>),
+}
+
+impl Done {
+    /// Tells whoever waits. Cheap enough for the log writer's thread: an answer is encoded into the connection's outbox.
+    pub fn complete(self, result: Result<&Appended, SendFailure>) {
+        match self {
+            Done::Reply(reply) => reply.complete(result),
+            Done::Call(call) => call(result.cloned()),
+        }
+    }
+}
+
+/// Why a send is not acknowledged. In the first two cases the message is in the log and may yet survive: clients
+/// count these as success, and so must a checker count them as unknown.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SendFailure {
+    /// Written, but not flushed within `syncFlushTimeout`
+    #[error("written at {}, not flushed in time", .0.physical.0)]
+    FlushDiskTimeout(Appended),
+    /// Written, but not acknowledged by enough replicas within `slaveTimeout`
+    #[error("written at {}, not replicated in time", .0.physical.0)]
+    FlushSlaveTimeout(Appended),
+    /// This replica is a slave
+    #[error("this replica is a slave")]
+    NotMaster,
+    /// A planned switchover is under way: the client shall come back, to the new master
+    #[error("the master is being switched over")]
+    SwitchingOver,
+    /// A master that must not serve; the text says why
+    #[error("the master is fenced: {0}")]
+    Fenced(String),
+    /// Fewer in-sync replicas than `minInSyncReplicas`, refused before the append
+    #[error("in-sync replicas not enough: {have} of {need}")]
+    InSyncShort {
+        /// in-sync replicas, the master included
+        have: u32,
+        /// `minInSyncReplicas`
+        need: u32,
+    },
+    /// No room for another segment; the text has the disk's figures
+    #[error("the broker's disk is full: {0}")]
+    DiskFull(String),
+    /// The writer's queue is full
+    #[error("broker busy: {0}")]
+    Busy(String),
+    /// The message, or its properties, is longer than a record may be
+    #[error("the message is illegal: {0}")]
+    TooLarge(String),
+    /// The store failed and takes nothing any more
+    #[error("the store failed: {0}")]
+    Store(String),
+}
+
+/// MQVersion ordinal of 5.3.1: newer clients understand [`response::GO_AWAY`] and reconnect by themselves.
+const VERSION_5_3_1: i32 = 475;
+
+impl SendFailure {
+    /// Is the message in the log all the same, and may survive?
+    pub fn is_written(&self) -> bool {
+        matches!(self, Self::FlushDiskTimeout(_) | Self::FlushSlaveTimeout(_))
+    }
+
+    /// RocketMQ's code and remark for this failure, for a client of this version (MQVersion ordinal). All of them but
+    /// the over-long message are codes on which a producer tries again, or counts the send as done.
+    pub fn refusal(&self, client_version: i32) -> Refusal {
+        let code = match self {
+            Self::FlushDiskTimeout(_) => response::FLUSH_DISK_TIMEOUT,
+            Self::FlushSlaveTimeout(_) => response::FLUSH_SLAVE_TIMEOUT,
+            Self::NotMaster => return busy("[REJECTREQUEST]system busy, start flow control for a while".into()),
+            Self::SwitchingOver => return switching_over(client_version),
+            Self::Fenced(_) | Self::DiskFull(_) | Self::Store(_) => {
+                return Refusal::new(response::SERVICE_NOT_AVAILABLE, format!("service not available now. {self}"));
+            }
+            Self::InSyncShort { .. } => response::SYSTEM_ERROR,
+            Self::Busy(text) => {
+                return busy(format!("[OVERLOAD]system busy, start flow control for a while. {text}"));
+            }
+            Self::TooLarge(_) => response::MESSAGE_ILLEGAL,
+        };
+        Refusal::new(code, self.to_string())
+    }
+}
+
+/// What this replica is now, as far as clients are concerned.
+pub trait Role: Send + Sync {
+    /// May this broker answer pulls, offset queries, locks and heartbeats now? A send is judged by the log instead.
+    fn serving(&self) -> Result<(), NotServing>;
+}
+
+/// Why a replica doesn't serve clients.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum NotServing {
+    /// It is a slave
+    #[error("this replica is a slave")]
+    Slave,
+    /// It hands its mastership over
+    #[error("the master is being switched over")]
+    SwitchingOver,
+    /// It is a master that must not serve; the text says why
+    #[error("the master is fenced: {0}")]
+    Fenced(String),
+}
+
+impl NotServing {
+    /// A code on which clients try again.
+    pub fn refusal(&self, client_version: i32) -> Refusal {
+        match self {
+            Self::Slave | Self::Fenced(_) => {
+                Refusal::new(response::SERVICE_NOT_AVAILABLE, format!("service not available now. {self}"))
+            }
+            Self::SwitchingOver => switching_over(client_version),
+        }
+    }
+}
+
+/// GO_AWAY makes a new client reconnect and send the same request again without its caller noticing; older ones don't
+/// know the code and retry on SYSTEM_BUSY.
+fn switching_over(client_version: i32) -> Refusal {
+    let text = "the master is being switched over, try again";
+    if client_version > VERSION_5_3_1 {
+        Refusal::new(response::GO_AWAY, text)
+    } else {
+        busy(format!("[REJECTREQUEST]{text}"))
+    }
+}
+
+fn busy(remark: String) -> Refusal {
+    Refusal::new(response::SYSTEM_BUSY, remark)
+}
