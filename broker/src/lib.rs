@@ -1,1 +1,14 @@
 //! The Gantry data plane: broker and name server.
+
+pub mod agent;
+pub mod broker;
+pub mod clock;
+pub mod config;
+pub mod core;
+pub mod ha;
+pub mod nameserver;
+mod heartbeat;
+pub mod nameserver;
+pub mod registration;
+pub mod replica;
+pub mod services;

@@ -1,2 +1,142 @@
-//! The `gantry` binary.
-fn main() {}
+//! The `gantry` binary: broker and name server.
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use gantry_broker::broker::Broker;
+use gantry_broker::config::BrokerConfig;
+use gantry_broker::nameserver;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// A RocketMQ-compatible message broker.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs a broker.
+    Broker(BrokerArgs),
+    /// Runs a name server.
+    Nameserver(NameserverArgs),
+}
+
+#[derive(Args)]
+struct BrokerArgs {
+    /// broker.conf, in RocketMQ's properties format.
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Name servers, `host:port` with `;` between them; overrides namesrvAddr.
+    #[arg(short = 'n', long = "namesrv", value_name = "ADDRESSES", env = "NAMESRV_ADDR")]
+    name_servers: Option<String>,
+    /// Stop when standard input ends: for whoever starts this as a child process.
+    #[arg(long)]
+    exit_with_stdin: bool,
+}
+
+#[derive(Args)]
+struct NameserverArgs {
+    /// Where to listen; port 0: given by the system.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9876")]
+    listen: SocketAddr,
+    /// Stop when standard input ends: for whoever starts this as a child process.
+    #[arg(long)]
+    exit_with_stdin: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("can't start the runtime")?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Broker(args) => broker(args).await,
+            Command::Nameserver(args) => name_server(args).await,
+        }
+    })
+}
+
+async fn broker(args: BrokerArgs) -> Result<()> {
+    let mut config = match &args.config {
+        Some(path) => BrokerConfig::read(path)?,
+        None => BrokerConfig::parse(std::collections::BTreeMap::new())?,
+    };
+    if let Some(addresses) = &args.name_servers {
+        config.name_servers = addresses.split([';', ',']).map(|address| address.trim().to_owned()).collect();
+    }
+    let mut broker = Broker::start(config).await?;
+    let failure = tokio::select! {
+        stopped = until_told_to_stop(args.exit_with_stdin) => { stopped?; None }
+        failure = broker.failed() => Some(failure),
+    };
+    let stopped = broker.stop().await;
+    match failure {
+        Some(failure) => Err(anyhow::Error::new(failure)),
+        None => stopped,
+    }
+}
+
+async fn name_server(args: NameserverArgs) -> Result<()> {
+    let server = nameserver::run(nameserver::Config { listen: args.listen, ..nameserver::Config::default() }).await?;
+    announce(server.local_addr())?;
+    until_told_to_stop(args.exit_with_stdin).await?;
+    server.shutdown(Duration::from_secs(1)).await;
+    Ok(())
+}
+
+/// The one line on standard output: whoever asked for port 0 learns the port.
+fn announce(address: SocketAddr) -> Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "listening on {address}").and_then(|()| out.flush()).context("can't write to standard output")
+}
+
+/// SIGTERM, SIGINT, or the end of standard input where that was asked for.
+async fn until_told_to_stop(with_stdin: bool) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for SIGINT")?;
+    let stdin_ends = async {
+        match with_stdin.then(watch_stdin) {
+            // An error is the end as well: the thread is gone.
+            Some(ended) => drop(ended.await),
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _signal = terminate.recv() => {}
+        _signal = interrupt.recv() => {}
+        () = stdin_ends => {}
+    }
+    Ok(())
+}
+
+/// On a thread of its own, which the process doesn't wait for: a read of standard input can't be taken back.
+fn watch_stdin() -> tokio::sync::oneshot::Receiver<()> {
+    let (tell, ended) = tokio::sync::oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while matches!(std::io::stdin().read(&mut buffer), Ok(read) if read > 0) {}
+        drop(tell);
+    });
+    ended
+}

@@ -298,3 +298,20 @@ fn estimated_len(change: &Change) -> usize {
         Change::TopicDeleted(_) | Change::GroupDeleted(_) | Change::OffsetsDeleted(_) => ENTRY,
     }
 }
+
+#[cfg(test)]
+impl Metadata {
+    /// What the confirmed tables say.
+    pub(super) fn confirmed_offset(&self, topic: &str, group: &str, queue: u32) -> Option<i64> {
+        let confirmed = self.confirmed.lock();
+        confirmed.tables.offsets.entries.get(&format!("{topic}@{group}"))?.get(&queue).copied()
+    }
+
+    pub(super) fn knows_topic(&self, topic: &str) -> bool {
+        self.confirmed.lock().tables.topics.entries.contains_key(topic)
+    }
+
+    pub(super) fn logged_records(&self) -> u64 {
+        self.confirmed.lock().tables.next
+    }
+}

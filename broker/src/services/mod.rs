@@ -57,9 +57,9 @@ use long_polling::WaitingRoom;
 use metadata::Metadata;
 use parking_lot::Mutex;
 use std::sync::{Arc, Weak};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 
 /// The services of one broker.
@@ -85,6 +85,9 @@ pub struct Services {
     upkeep: Mutex<JoinSet<()>>,
     started_ms: i64,
 }
+
+/// How long a stopping broker waits for its last metadata record.
+const LAST_CHANGES_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why the services can't start.
 #[derive(Debug, thiserror::Error)]
@@ -204,6 +207,7 @@ impl Services {
         let mut upkeep = std::mem::take(&mut *self.upkeep.lock());
         upkeep.shutdown().await;
         self.refuse_held_pulls();
+        self.log_last_changes().await;
         self.follow_metadata();
         self.save_metadata();
     }
@@ -211,6 +215,19 @@ impl Services {
     /// The tables requests work on.
     pub fn live(&self) -> &Live {
         &self.live
+    }
+
+    /// Best effort: offsets committed in the last half second. Without it consumers get that much again.
+    async fn log_last_changes(&self) {
+        let (told, logged) = oneshot::channel();
+        self.metadata.flush_then(Box::new(move |result| {
+            // Nobody listens any more after the time below.
+            let _unheard = told.send(result);
+        }));
+        match tokio::time::timeout(LAST_CHANGES_TIMEOUT, logged).await {
+            Ok(Ok(Ok(()) | Err(SendFailure::NotMaster))) => {}
+            other => tracing::warn!(?other, "the last changes of offsets are not in the log"),
+        }
     }
 
     fn follow_metadata(&self) {

@@ -1,1 +1,7 @@
+//! The services over real sockets, with a real store and a log that appends and confirms at once.
 
+mod delays;
+mod harness;
+mod metadata_log;
+mod retries;
+mod send_and_pull;

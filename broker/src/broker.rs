@@ -1,0 +1,308 @@
+//! One broker: store, core, services, replication, registration, put together and taken apart again.
+
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, OnceLock, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use gantry_remoting::{Limits as RemotingLimits, Server};
+use gantry_replication::master::{Alter, Durability};
+use gantry_replication::{Epoch, GroupRecord};
+use gantry_store::{Dispatched, Events, PhysicalOffset, Store, StoreFailure};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tracing::{error, info, warn};
+
+use crate::agent::{Agent, Identity};
+use crate::clock::Clock;
+use crate::config::BrokerConfig;
+use crate::core::{Core, Job, Limits, Standing};
+use crate::ha::{Follower, HaConfig, HaServer};
+use crate::heartbeat;
+use crate::registration::{self, Registrant};
+use crate::replica::ReplicaState;
+use crate::services::{Log, Services};
+
+/// How often the core looks at the clock.
+const TICK: Duration = Duration::from_millis(50);
+/// A master that proved nothing for this long appends a heartbeat record. Well below the elector's patience for a data plane.
+const PROOF_AFTER_MS: u64 = 1_500;
+/// A replica that stepped down gives its clients this long to go away by themselves.
+const GO_AWAY_GRACE: Duration = Duration::from_secs(1);
+/// At the end: for answers that are on their way.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// A running broker.
+pub struct Broker {
+    core: Arc<Core>,
+    services: Arc<Services>,
+    server: Arc<Server>,
+    ha: HaServer,
+    _follower: Follower,
+    tasks: JoinSet<()>,
+    writer: JoinHandle<()>,
+    failed: watch::Receiver<Option<Arc<StoreFailure>>>,
+}
+
+impl Broker {
+    /// Opens the store (which may take a while after a crash), and begins to take part in its group.
+    pub async fn start(mut config: BrokerConfig) -> Result<Self> {
+        if !config.unknown_keys.is_empty() {
+            warn!(keys = config.unknown_keys.join(", "), "broker.conf has keys that this broker doesn't read");
+        }
+        config.listen = with_port(config.listen)?;
+        if config.advertised_master.is_none() {
+            config.services.store_host = config.listen;
+        }
+        let clock = Clock::start();
+        let bridge = Arc::new(Bridge::default());
+        let (store_config, events) = (config.store.clone(), Arc::clone(&bridge) as Arc<dyn Events>);
+        let opened = tokio::task::spawn_blocking(move || gantry_store::open(store_config, events)).await?;
+        let (store, appender) = opened.with_context(|| format!("store {}", config.store.root.display()))?;
+        let all_flushed = config.master.durability == Durability::Flushed;
+        let replica = ReplicaState::open(&config.store.root, &config.replica, all_flushed)?;
+        let limits = Limits {
+            max_queued_sends: config.max_queued_sends,
+            max_parked_sends: config.max_queued_sends,
+            slave_timeout_ms: config.slave_timeout_ms,
+            sync_flush_timeout_ms: config.sync_flush_timeout_ms,
+        };
+        let (core, writer) = Core::start(store.clone(), appender, replica, config.master.clone(), limits, clock)?;
+        let log = Arc::clone(&core) as Arc<dyn Log>;
+        let services = Services::open(config.services.clone(), store.clone(), log, Arc::clone(&core) as _)?;
+        bridge.connect(&core, &services);
+
+        let ha_config = HaConfig {
+            group: config.name.clone(),
+            token: config.token.clone(),
+            heartbeat: Duration::from_millis(config.ha_heartbeat_ms),
+            housekeeping: Duration::from_millis(config.ha_housekeeping_ms),
+            batch_bytes: config.ha_batch_bytes,
+        };
+        let ha = HaServer::bind(config.ha_listen, Arc::clone(&core), ha_config.clone()).await?;
+        let follower = Follower::start(Arc::clone(&core), ha_config);
+        let handler = Arc::clone(&services) as Arc<dyn gantry_remoting::Handler>;
+        let server = Arc::new(Server::bind(config.listen, RemotingLimits::default(), handler).await?);
+        let failed = bridge.failed.subscribe();
+        let tasks = JoinSet::new();
+        let mut broker = Self { core, services, server, ha, _follower: follower, tasks, writer, failed };
+        broker.spawn_tasks(&config, &store, &bridge)?;
+        info!(
+            replica = config.replica, clients = %broker.server.local_addr(), ha = %broker.ha.local_addr(),
+            log_end = store.watermarks().written.0, "broker started"
+        );
+        Ok(broker)
+    }
+
+    fn spawn_tasks(&mut self, config: &BrokerConfig, store: &Store, bridge: &Arc<Bridge>) -> Result<()> {
+        let (alter, alters) = mpsc::channel(1);
+        self.tasks.spawn(tick(Arc::clone(&self.core), alter, config.services.store_host));
+        self.tasks.spawn(follow_standing(
+            Arc::clone(&self.core),
+            Arc::clone(&self.services),
+            store.clone(),
+            Arc::clone(bridge),
+            Arc::clone(&self.server),
+        ));
+        let address = self.server.local_addr().to_string();
+        let registrant = Registrant {
+            cluster: config.cluster.clone(),
+            name: config.name.clone(),
+            replica: config.replica.clone(),
+            slave_id: config.broker_id,
+            address: address.clone(),
+            advertised_master: config.advertised_master.map(|address| address.to_string()),
+            ha_address: self.ha.local_addr().to_string(),
+        };
+        let period = Duration::from_millis(config.register_ms);
+        let (core, services) = (Arc::clone(&self.core), Arc::clone(&self.services));
+        self.tasks.spawn(registration::run(registrant, config.name_servers.clone(), period, core, services));
+        if config.electors.is_empty() {
+            return self.stand_alone();
+        }
+        let identity = Identity {
+            electors: config.electors.clone(),
+            group: config.name.clone(),
+            token: config.token.clone(),
+            client_address: address,
+            ha_address: self.ha.local_addr().to_string(),
+            priority: config.priority,
+            zone: config.zone.clone(),
+        };
+        let agent = Agent::new(Arc::clone(&self.core), Arc::clone(&self.services), identity);
+        self.tasks.spawn(agent.run(alters));
+        Ok(())
+    }
+
+    /// With nobody to ask, this broker is its whole group.
+    fn stand_alone(&self) -> Result<()> {
+        let (me, promised) = (self.core.member(), self.core.report().promised);
+        let in_sync = BTreeSet::from([me.clone()]);
+        let record = GroupRecord { epoch: Epoch(promised.0 + 1), revision: 1, master: me, in_sync };
+        let (done, _became) = oneshot::channel();
+        self.core.submit_job(Job::BecomeMaster(record, done));
+        Ok(())
+    }
+
+    /// Where clients reach it.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.server.local_addr()
+    }
+
+    /// Resolves when the store has failed: the broker must stop.
+    pub async fn failed(&mut self) -> Arc<StoreFailure> {
+        loop {
+            if let Some(failure) = self.failed.borrow_and_update().clone() {
+                return failure;
+            }
+            if self.failed.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Stops cleanly: answers what waits, flushes, and leaves a store that needs no recovery.
+    pub async fn stop(mut self) -> Result<()> {
+        self.services.shutdown().await;
+        self.core.stop();
+        let writer = self.writer;
+        let ended = tokio::task::spawn_blocking(move || writer.join()).await?;
+        self.tasks.shutdown().await;
+        if let Some(server) = Arc::into_inner(self.server) {
+            server.shutdown(LAST_WORDS).await;
+        }
+        if ended.is_err() {
+            bail!("the log's writer ended by a panic; the store is recovered at the next start");
+        }
+        info!("broker stopped");
+        Ok(())
+    }
+}
+
+/// An address with a port of its own: 0 becomes one given by the system, because records and registrations carry it.
+fn with_port(address: SocketAddr) -> Result<SocketAddr> {
+    if address.port() != 0 {
+        return Ok(address);
+    }
+    let listener = TcpListener::bind(address).with_context(|| format!("can't listen at {address}"))?;
+    Ok(listener.local_addr()?)
+}
+
+/// What the store tells, passed on to those who came after it.
+#[derive(Default)]
+struct Bridge {
+    core: OnceLock<Arc<Core>>,
+    services: OnceLock<Weak<Services>>,
+    dispatched: Notify,
+    failed: watch::Sender<Option<Arc<StoreFailure>>>,
+}
+
+impl Bridge {
+    fn connect(&self, core: &Arc<Core>, services: &Arc<Services>) {
+        // Set once, by `start`.
+        self.core.get_or_init(|| Arc::clone(core));
+        self.services.get_or_init(|| Arc::downgrade(services));
+    }
+}
+
+impl Events for Bridge {
+    fn flushed(&self, offset: PhysicalOffset) {
+        if let Some(core) = self.core.get() {
+            core.flushed(offset);
+        }
+    }
+
+    fn dispatched(&self, batch: &[Dispatched]) {
+        if let Some(services) = self.services.get().and_then(Weak::upgrade) {
+            services.on_dispatched(batch);
+        }
+        self.dispatched.notify_waiters();
+    }
+
+    fn failed(&self, failure: &Arc<StoreFailure>) {
+        error!(%failure, "the store failed");
+        self.failed.send_replace(Some(Arc::clone(failure)));
+    }
+}
+
+async fn tick(core: Arc<Core>, alters: mpsc::Sender<Alter>, host: SocketAddr) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Some(alter) = core.tick()
+            && alters.try_send(alter).is_err()
+        {
+            // The one before is still under way, or there is no session: the master asks again.
+        }
+        if core.needs_heartbeat_record(PROOF_AFTER_MS) {
+            core.submit(vec![heartbeat::record(host)]);
+        }
+    }
+}
+
+/// Tells the services what this replica has become, and opens the gate for sends once they know everything.
+async fn follow_standing(
+    core: Arc<Core>,
+    services: Arc<Services>,
+    store: Store,
+    bridge: Arc<Bridge>,
+    server: Arc<Server>,
+) {
+    let mut standing = core.watch_standing();
+    let mut was_master = false;
+    loop {
+        let now = standing.borrow_and_update().clone();
+        match now {
+            Standing::Master { epoch, start } => {
+                let open = tokio::select! {
+                    () = dispatched(&store, &bridge, PhysicalOffset(start)) => true,
+                    _changed = standing.changed() => false,
+                };
+                was_master = true;
+                if !open {
+                    continue;
+                }
+                services.became_master(epoch.0);
+                core.submit_job(Job::Open(epoch));
+            }
+            Standing::Slave { .. } | Standing::Fenced => {
+                services.became_slave();
+                if std::mem::take(&mut was_master) {
+                    send_away(&server);
+                }
+            }
+        }
+        if standing.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Waits until everything below `offset` is visible.
+async fn dispatched(store: &Store, bridge: &Bridge, offset: PhysicalOffset) {
+    loop {
+        let told = bridge.dispatched.notified();
+        if store.watermarks().dispatched >= offset {
+            return;
+        }
+        // Not everything in a log is a message: the end of a segment is passed without a word, hence the look now and then.
+        if timeout(Duration::from_millis(10), told).await.is_err() {
+            continue;
+        }
+    }
+}
+
+/// Clients of a master that is one no longer: those that know GO_AWAY leave by themselves, the others are closed a little later.
+fn send_away(server: &Server) {
+    let present = server.connections();
+    tokio::spawn(async move {
+        tokio::time::sleep(GO_AWAY_GRACE).await;
+        for connection in present {
+            connection.close_after_flush("this replica is not master any more", LAST_WORDS).await;
+        }
+    });
+}

@@ -1,0 +1,265 @@
+//! `broker.conf`: RocketMQ's properties format and keys, and Gantry's own beside them.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufReader;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use gantry_replication::master::{self, Durability, Mode};
+
+use crate::services::ServicesConfig;
+
+/// What a broker is told. Times in milliseconds, sizes in bytes.
+#[derive(Clone, Debug)]
+pub struct BrokerConfig {
+    /// `brokerClusterName`
+    pub cluster: String,
+    /// `brokerName`: the group's name.
+    pub name: String,
+    /// `brokerId`: under which it registers while it is a slave; a master registers as 0.
+    pub broker_id: i64,
+    /// `brokerIP1`, `listenPort`: where clients reach this broker. Port 0: given by the system.
+    pub listen: SocketAddr,
+    /// `brokerIP2`, `haListenPort`: where slaves fetch the log.
+    pub ha_listen: SocketAddr,
+    /// `namesrvAddr`, `;` between them.
+    pub name_servers: Vec<String>,
+    /// `gantryReplica`: this replica's name in its group; `<brokerName>-0` by default.
+    pub replica: String,
+    /// `gantryElectors`: where to report, `;` between them. None: this broker is alone, and master.
+    pub electors: Vec<String>,
+    /// `gantryToken`: the group's secret, which its replicas and electors show each other.
+    pub token: String,
+    /// `gantryAdvertisedMaster`: the address under which the group's master registers, whichever broker it is.
+    pub advertised_master: Option<SocketAddr>,
+    /// `gantryPriority`: preference among equals in an election, higher is better.
+    pub priority: i32,
+    /// `gantryZone`: where this replica runs; an election prefers another zone than the lost master's.
+    pub zone: Option<String>,
+    /// The master's part: `replicationMode`, `minInSyncReplicas`, `onShortage`, `haMaxTimeSlaveNotCatchup`.
+    pub master: master::Config,
+    /// `slaveTimeout`: a send that isn't replicated after this long is answered FLUSH_SLAVE_TIMEOUT.
+    pub slave_timeout_ms: u64,
+    /// `syncFlushTimeout`: the same for FLUSH_DISK_TIMEOUT.
+    pub sync_flush_timeout_ms: u64,
+    /// `haSendHeartbeatInterval`: an idle master says so this often. 500 here (RocketMQ: 5 000): an election waits for it.
+    pub ha_heartbeat_ms: u64,
+    /// `haHousekeepingInterval`: an HA connection silent for this long is closed.
+    pub ha_housekeeping_ms: u64,
+    /// `haTransferBatchSize`: bytes of the log in one HA frame. 256 KiB here (RocketMQ: 32 KiB).
+    pub ha_batch_bytes: usize,
+    /// `sendThreadPoolQueueCapacity`: sends that may wait for the log's writer.
+    pub max_queued_sends: usize,
+    /// `registerNameServerPeriod`: how often the broker registers.
+    pub register_ms: u64,
+    /// The log's part: `storePathRootDir`, `flushDiskType`, `mappedFileSizeCommitLog`, …
+    pub store: gantry_store::Config,
+    /// The services' part.
+    pub services: ServicesConfig,
+    /// Keys that nothing here reads.
+    pub unknown_keys: Vec<String>,
+}
+
+impl BrokerConfig {
+    /// Reads a properties file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let file = File::open(path).with_context(|| format!("can't open {}", path.display()))?;
+        let entries = java_properties::read(BufReader::new(file))
+            .with_context(|| format!("{} is not in properties format", path.display()))?;
+        Self::parse(entries.into_iter().collect()).with_context(|| path.display().to_string())
+    }
+
+    /// From keys and values.
+    pub fn parse(entries: BTreeMap<String, String>) -> Result<Self> {
+        let mut keys = Keys { entries };
+        let name: String = keys.or("brokerName", "broker-a".to_owned())?;
+        let flush = keys.choice("flushDiskType", &["ASYNC_FLUSH", "SYNC_FLUSH"])?;
+        let durability = if flush == "SYNC_FLUSH" { Durability::Flushed } else { Durability::Written };
+        let config = Self {
+            cluster: keys.or("brokerClusterName", "DefaultCluster".to_owned())?,
+            broker_id: keys.or("brokerId", 0)?,
+            listen: keys.address("brokerIP1", "listenPort", 10_911)?,
+            ha_listen: keys.address("brokerIP2", "haListenPort", 10_912)?,
+            name_servers: keys.list("namesrvAddr"),
+            replica: keys.or("gantryReplica", format!("{name}-0"))?,
+            electors: keys.list("gantryElectors"),
+            token: keys.or("gantryToken", String::new())?,
+            advertised_master: keys.optional("gantryAdvertisedMaster")?,
+            priority: keys.or("gantryPriority", 0)?,
+            zone: keys.optional("gantryZone")?,
+            master: keys.master(durability)?,
+            slave_timeout_ms: keys.or("slaveTimeout", 3_000)?,
+            sync_flush_timeout_ms: keys.or("syncFlushTimeout", 5_000)?,
+            ha_heartbeat_ms: keys.or("haSendHeartbeatInterval", 500)?,
+            ha_housekeeping_ms: keys.or("haHousekeepingInterval", 20_000)?,
+            ha_batch_bytes: keys.or("haTransferBatchSize", 256 << 10)?,
+            max_queued_sends: keys.or("sendThreadPoolQueueCapacity", 10_000)?,
+            register_ms: keys.or("registerNameServerPeriod", 10_000)?,
+            store: keys.store(&flush)?,
+            services: ServicesConfig::default(),
+            unknown_keys: Vec::new(),
+            name,
+        };
+        config.finish(keys)
+    }
+
+    fn finish(mut self, mut keys: Keys) -> Result<Self> {
+        let role = keys.choice("brokerRole", &["ASYNC_MASTER", "SYNC_MASTER", "SLAVE"])?;
+        if self.electors.is_empty() && role != "ASYNC_MASTER" {
+            bail!(
+                "brokerRole={role} needs an elector (gantryElectors) to say who is master: run the group with \
+                 `gantry-operator local up`, or set brokerRole=ASYNC_MASTER for a broker that stands alone"
+            );
+        }
+        self.services = keys.services(&self)?;
+        self.unknown_keys = keys.entries.into_keys().collect();
+        Ok(self)
+    }
+}
+
+/// Entries not taken yet.
+struct Keys {
+    entries: BTreeMap<String, String>,
+}
+
+impl Keys {
+    fn optional<T: FromStr>(&mut self, key: &str) -> Result<Option<T>>
+    where
+        T::Err: std::error::Error + Send + Sync + 'static,
+    {
+        let Some(value) = self.entries.remove(key) else { return Ok(None) };
+        let value = value.trim();
+        value.parse().map(Some).with_context(|| format!("{key}={value} can't be read"))
+    }
+
+    fn or<T: FromStr>(&mut self, key: &str, default: T) -> Result<T>
+    where
+        T::Err: std::error::Error + Send + Sync + 'static,
+    {
+        Ok(self.optional(key)?.unwrap_or(default))
+    }
+
+    /// One of the given words; the first is the default.
+    fn choice(&mut self, key: &str, choices: &[&str]) -> Result<String> {
+        let value = self.or(key, choices[0].to_owned())?;
+        if !choices.contains(&value.as_str()) {
+            bail!("{key}={value}: expected one of {}", choices.join(", "));
+        }
+        Ok(value)
+    }
+
+    fn list(&mut self, key: &str) -> Vec<String> {
+        let text = self.entries.remove(key).unwrap_or_default();
+        text.split([';', ',']).map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+    }
+
+    fn address(&mut self, ip_key: &str, port_key: &str, port: u16) -> Result<SocketAddr> {
+        let ip: IpAddr = self.or(ip_key, IpAddr::from([127, 0, 0, 1]))?;
+        Ok(SocketAddr::new(ip, self.or(port_key, port)?))
+    }
+
+    fn master(&mut self, durability: Durability) -> Result<master::Config> {
+        let mode = if self.choice("replicationMode", &["Async", "Sync"])? == "Sync" { Mode::Sync } else { Mode::Async };
+        let mut config = master::Config::new(mode, durability, self.or("minInSyncReplicas", 1)?);
+        config.degrade = self.choice("onShortage", &["Refuse", "Degrade"])? == "Degrade";
+        config.lag_ms = self.or("haMaxTimeSlaveNotCatchup", config.lag_ms)?;
+        Ok(config)
+    }
+
+    fn store(&mut self, flush: &str) -> Result<gantry_store::Config> {
+        let root: PathBuf = match self.optional("storePathRootDir")? {
+            Some(root) => root,
+            None => std::env::home_dir().context("storePathRootDir is not set, and there is no home directory")?.join("store"),
+        };
+        let mut store = gantry_store::Config::new(root);
+        let interval_ms = self.or("flushIntervalCommitLog", 500)?;
+        store.flush = if flush == "SYNC_FLUSH" {
+            gantry_store::Flush::Sync
+        } else {
+            gantry_store::Flush::Async { interval_ms }
+        };
+        store.segment_bytes = self.or("mappedFileSizeCommitLog", store.segment_bytes)?;
+        let queue_file_bytes = self.or("mappedFileSizeConsumeQueue", store.queue_file_units * 20)?;
+        store.queue_file_units = queue_file_bytes / 20;
+        store.max_message_bytes = self.or("maxMessageSize", store.max_message_bytes)?;
+        store.checkpoint_interval = Duration::from_millis(self.or("flushConsumeQueueInterval", 1_000)?);
+        Ok(store)
+    }
+
+    fn services(&mut self, broker: &BrokerConfig) -> Result<ServicesConfig> {
+        let default = ServicesConfig::default();
+        Ok(ServicesConfig {
+            cluster_name: broker.cluster.clone(),
+            broker_name: broker.name.clone(),
+            region_id: self.or("regionId", default.region_id)?,
+            store_host: broker.advertised_master.unwrap_or(broker.listen),
+            config_dir: broker.store.root.join("config"),
+            auto_create_topics: self.or("autoCreateTopicEnable", default.auto_create_topics)?,
+            auto_create_groups: self.or("autoCreateSubscriptionGroup", default.auto_create_groups)?,
+            default_topic_queues: self.or("defaultTopicQueueNums", default.default_topic_queues)?,
+            cluster_topic: self.or("clusterTopicEnable", default.cluster_topic)?,
+            broker_topic: self.or("brokerTopicEnable", default.broker_topic)?,
+            permission: self.or("brokerPermission", default.permission)?,
+            max_message_bytes: broker.store.max_message_bytes,
+            delay_levels: self.or("messageDelayLevel", default.delay_levels)?,
+            long_polling: self.or("longPollingEnable", default.long_polling)?,
+            short_polling_ms: self.or("shortPollingTimeMills", default.short_polling_ms)?,
+            max_held_pulls: self.or("pullThreadPoolQueueCapacity", default.max_held_pulls)?,
+            max_pull_messages: self.or("maxTransferCountOnMessageInMemory", default.max_pull_messages)?,
+            max_pull_bytes: self.or("maxTransferBytesOnMessageInMemory", default.max_pull_bytes)?,
+            snapshot_ms: self.or("flushConsumerOffsetInterval", default.snapshot_ms)?,
+            in_memory_bytes: default.in_memory_bytes,
+            client_expiry_ms: default.client_expiry_ms,
+            queue_lock_ms: default.queue_lock_ms,
+            offset_flush_ms: default.offset_flush_ms,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<BrokerConfig> {
+        BrokerConfig::parse(java_properties::read(text.as_bytes()).unwrap().into_iter().collect())
+    }
+
+    #[test]
+    fn rocketmqs_keys_mean_what_they_mean_there() {
+        let config = parse("brokerName=broker-b\nlistenPort=20911\nflushDiskType=SYNC_FLUSH\nstorePathRootDir=/data\n").unwrap();
+        assert_eq!(config.name, "broker-b");
+        assert_eq!(config.replica, "broker-b-0");
+        assert_eq!(config.listen.port(), 20_911);
+        assert_eq!(config.ha_listen.port(), 10_912);
+        assert_eq!(config.store.flush, gantry_store::Flush::Sync);
+        assert_eq!(config.master.durability, Durability::Flushed);
+        assert_eq!(config.services.config_dir, Path::new("/data/config"));
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_read_is_named() {
+        let said = format!("{:#}", parse("listenPort=many").unwrap_err());
+        assert!(said.contains("listenPort=many can't be read"), "{said}");
+        let said = format!("{:#}", parse("flushDiskType=SOMETIMES").unwrap_err());
+        assert!(said.contains("expected one of ASYNC_FLUSH, SYNC_FLUSH"), "{said}");
+    }
+
+    #[test]
+    fn a_role_that_would_not_be_kept_is_refused() {
+        for role in ["SYNC_MASTER", "SLAVE"] {
+            let said = format!("{:#}", parse(&format!("brokerRole={role}")).unwrap_err());
+            assert!(said.contains("needs an elector"), "{said}");
+        }
+        assert!(parse("brokerRole=SLAVE\ngantryElectors=127.0.0.1:1").is_ok());
+    }
+
+    #[test]
+    fn keys_that_nothing_reads_are_told() {
+        let config = parse("brokerName=a\nwarmMapedFileEnable=true\n").unwrap();
+        assert_eq!(config.unknown_keys, ["warmMapedFileEnable"]);
+    }
+}

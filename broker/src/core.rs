@@ -1,0 +1,306 @@
+//! The replica's heart: its role, its log's one writer, and the acknowledgements that wait.
+//!
+//! Everything that writes to the log or changes the role is a [`Job`] of one thread ([`writer`]), in order; so a role never changes
+//! in the middle of a batch. Everything that can complete an acknowledgement (the log grew, was flushed, a slave answered, the
+//! record changed) passes through [`Core::settle`], under one short lock that is never held over I/O.
+
+mod acks;
+mod jobs;
+mod role;
+mod transitions;
+mod writer;
+
+use std::sync::Arc;
+
+use gantry_replication::master::{self, Refusal, SlaveStanding};
+use gantry_replication::wire::{DATA_PLANE_MS, Report};
+use gantry_replication::{Epoch, GroupRecord, Member, Millis, wire};
+use gantry_store::{Appender, PhysicalOffset, Store};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::replica::ReplicaState;
+use crate::services::seam::{Log, NotServing, Role as ServiceRole, SendFailure, Submission};
+use acks::Waiting;
+pub use jobs::{Align, Answer, Job, Raw};
+use role::{Gate, Role};
+
+/// Bounds of the core.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Sends that wait for the writer.
+    pub max_queued_sends: usize,
+    /// Sends parked during a switchover.
+    pub max_parked_sends: usize,
+    /// See `slaveTimeout`.
+    pub slave_timeout_ms: Millis,
+    /// See `syncFlushTimeout`.
+    pub sync_flush_timeout_ms: Millis,
+}
+
+/// What the rest of the broker follows: who this replica is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing decided; serves nobody.
+    Fenced,
+    /// Follows the master of `epoch`, whose log is to be had at the address, if known.
+    Slave {
+        /// The epoch promised.
+        epoch: Epoch,
+        /// The master's HA address.
+        ha_address: Option<String>,
+    },
+    /// Serves.
+    Master {
+        /// Its epoch.
+        epoch: Epoch,
+        /// Where it began in the log.
+        start: u64,
+    },
+}
+
+/// See the module.
+pub struct Core {
+    pub(crate) clock: Clock,
+    pub(crate) store: Store,
+    master_config: master::Config,
+    limits: Limits,
+    queue: jobs::Queue,
+    state: Mutex<State>,
+    /// The log's written end, for those who send it on.
+    written: watch::Sender<u64>,
+    /// The log's flushed end and the confirm offset's movements, told after the fact.
+    moved: watch::Sender<u64>,
+    standing: watch::Sender<Standing>,
+}
+
+struct State {
+    replica: ReplicaState,
+    role: Role,
+    /// When the disk last proved itself: a flush that completed.
+    proof_at: Millis,
+}
+
+impl Core {
+    /// Starts the writer's thread over an open store.
+    pub fn start(
+        store: Store,
+        appender: Appender,
+        mut replica: ReplicaState,
+        master_config: master::Config,
+        limits: Limits,
+        clock: Clock,
+    ) -> anyhow::Result<(Arc<Self>, std::thread::JoinHandle<()>)> {
+        let written = store.watermarks().written.0;
+        transitions::reconcile(&mut replica, written)?;
+        let core = Arc::new(Self {
+            clock,
+            store,
+            master_config,
+            limits,
+            queue: jobs::Queue::new(limits.max_queued_sends),
+            state: Mutex::new(State { replica: replica.clone(), role: Role::Fenced, proof_at: clock.now_ms() }),
+            written: watch::Sender::new(written),
+            moved: watch::Sender::new(0),
+            standing: watch::Sender::new(Standing::Fenced),
+        });
+        let thread = writer::spawn(Arc::clone(&core), appender, replica)?;
+        Ok((core, thread))
+    }
+
+    /// Who this replica is.
+    pub fn member(&self) -> Member {
+        self.state.lock().replica.member().clone()
+    }
+
+    /// See [`ReplicaState::is_intact`].
+    pub fn is_intact(&self) -> bool {
+        self.state.lock().replica.is_intact()
+    }
+
+    /// Follows the replica's standing.
+    pub fn watch_standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
+    /// Follows the log's written end.
+    pub fn watch_written(&self) -> watch::Receiver<u64> {
+        self.written.subscribe()
+    }
+
+    /// Wakes when flushed or confirm offset moved.
+    pub fn watch_moved(&self) -> watch::Receiver<u64> {
+        self.moved.subscribe()
+    }
+
+    /// How this replica is.
+    pub fn report(&self) -> Report {
+        let now = self.clock.now_ms();
+        let marks = self.store.watermarks();
+        let state = self.state.lock();
+        let epochs = state.replica.epochs();
+        let (role, master_heard_ms_ago, drained) = match &state.role {
+            Role::Fenced => (wire::Role::Fenced, None, false),
+            Role::Slave(slave) => (wire::Role::Slave, slave.heard_at.map(|at| now.saturating_sub(at)), false),
+            Role::Master(master) => (wire::Role::Master, None, master.is_drained()),
+        };
+        Report {
+            role,
+            promised: state.replica.promised(),
+            last_epoch: epochs.last().map_or(Epoch(0), |last| last.epoch),
+            min_offset: self.store.min_offset().0,
+            max_offset: marks.written.0,
+            flushed_offset: marks.flushed.0,
+            confirm_offset: marks.confirmed.0,
+            master_heard_ms_ago,
+            drained,
+            data_plane_alive: now.saturating_sub(state.proof_at) < DATA_PLANE_MS,
+        }
+    }
+
+    /// The standings of a master's slaves; none on any other replica.
+    pub fn slaves(&self) -> Vec<SlaveStanding> {
+        match &self.state.lock().role {
+            Role::Master(role) => role.master.slaves(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The elector was heard, with this record.
+    pub fn recorded(&self, record: &GroupRecord) {
+        self.settle(|master, now| master.recorded(record, now));
+    }
+
+    /// The elector answered request `id` to change the in-sync set.
+    pub fn altered(&self, id: u64, record: &GroupRecord) {
+        self.settle(|master, now| master.altered(id, record, now));
+    }
+
+    /// A slave of this epoch is connected, its log ending at `end`.
+    pub fn slave_connected(&self, member: &Member, end: u64) {
+        self.settle(|master, now| master.connected(member, end, now));
+    }
+
+    /// A slave's connection ended.
+    pub fn slave_disconnected(&self, member: &Member) {
+        self.settle(|master, now| master.disconnected(member, now));
+    }
+
+    /// A slave acknowledged. `false`: it said something impossible, or this is not its master any more.
+    pub fn slave_acked(&self, member: &Member, epoch: Epoch, written: u64, flushed: u64) -> bool {
+        let mut sound = false;
+        // A slave may have a batch, and say so, before the writer got round to telling.
+        let marks = self.store.watermarks();
+        self.settle(|master, now| {
+            master.local(marks.written.0, marks.flushed.0);
+            sound = master.acked(member, epoch, written, flushed, now);
+        });
+        sound
+    }
+
+    /// A replica has promised `epoch`: if that is above this master's own, it is master no more.
+    pub fn heard_of(&self, epoch: Epoch) {
+        self.settle(|master, _now| master.heard_of(epoch));
+    }
+
+    /// A slave heard its master's data plane.
+    pub fn heard_master(&self, epoch: Epoch) {
+        let now = self.clock.now_ms();
+        if let Role::Slave(slave) = &mut self.state.lock().role
+            && slave.epoch == epoch
+        {
+            slave.heard_at = Some(now);
+        }
+    }
+
+    /// A slave lost its connection to the master of `epoch`.
+    pub fn lost_master(&self, epoch: Epoch) {
+        if let Role::Slave(slave) = &mut self.state.lock().role
+            && slave.epoch == epoch
+        {
+            slave.heard_at = None;
+        }
+    }
+
+    /// From the store: everything below `offset` is on disk.
+    pub fn flushed(&self, offset: PhysicalOffset) {
+        self.state.lock().proof_at = self.clock.now_ms();
+        let written = self.store.watermarks().written.0;
+        self.settle(|master, _now| master.local(written, offset.0));
+        self.moved.send_modify(|count| *count += 1);
+    }
+
+    /// Looks at the clock; to be called about each 50 ms. Fails sends that waited too long, and gives the change of the in-sync set
+    /// that is due, if one is.
+    pub fn tick(&self) -> Option<master::Alter> {
+        let mut alter = None;
+        self.settle(|master, now| alter = master.tick(now));
+        alter
+    }
+
+    /// A master with nothing to prove its disk by for a while.
+    pub fn needs_heartbeat_record(&self, after_ms: Millis) -> bool {
+        let state = self.state.lock();
+        matches!(state.role, Role::Master(_)) && self.clock.now_ms().saturating_sub(state.proof_at) >= after_ms
+    }
+
+    /// Hands a job to the writer.
+    pub fn submit_job(&self, job: Job) {
+        self.queue.push(job);
+    }
+
+    /// Ends the writer's thread after what it has been given; the thread closes the store.
+    pub fn stop(&self) {
+        self.queue.close();
+    }
+
+    /// The log's epochs, for a slave's handshake.
+    pub fn epochs(&self) -> gantry_replication::epochs::EpochTable {
+        self.state.lock().replica.epochs().clone()
+    }
+
+    /// Lets `change` act on the master, if this is one, then completes every acknowledgement that follows from it.
+    fn settle(&self, change: impl FnOnce(&mut master::Master, Millis)) {
+        let now = self.clock.now_ms();
+        let (done, confirmed) = {
+            let mut state = self.state.lock();
+            let Role::Master(role) = &mut state.role else { return };
+            change(&mut role.master, now);
+            let before = role.confirmed;
+            let done = role.settle(now, self.limits);
+            // Under the lock, so that a later truncation is never followed by this epoch's word.
+            if role.confirmed > before {
+                self.store.confirm(PhysicalOffset(role.confirmed));
+            }
+            (done, role.confirmed > before)
+        };
+        if confirmed {
+            self.moved.send_modify(|count| *count += 1);
+        }
+        done.into_iter().for_each(Waiting::complete);
+    }
+}
+
+impl Log for Core {
+    fn submit(&self, sends: Vec<Submission>) {
+        for refused in self.queue.push_sends(sends) {
+            let text = format!("{} sends wait for the log's writer already", self.limits.max_queued_sends);
+            refused.done.complete(Err(SendFailure::Busy(text)));
+        }
+    }
+}
+
+impl ServiceRole for Core {
+    fn serving(&self) -> Result<(), NotServing> {
+        match &self.state.lock().role {
+            Role::Fenced => Err(NotServing::Fenced("it has not been told its role yet".to_owned())),
+            Role::Slave(_) => Err(NotServing::Slave),
+            Role::Master(role) if matches!(role.gate, Gate::Opening(_)) => Err(NotServing::SwitchingOver),
+            Role::Master(role) => role.master.may_serve(self.clock.now_ms()).map_err(|refusal| match refusal {
+                Refusal::Deposed { .. } => NotServing::SwitchingOver,
+                other => NotServing::Fenced(other.to_string()),
+            }),
+        }
+    }
+}

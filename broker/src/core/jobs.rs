@@ -1,0 +1,123 @@
+//! What the log's writer is given to do, in order.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use gantry_replication::{Epoch, GroupRecord, Member, epochs::EpochTable};
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use crate::services::seam::Submission;
+
+/// One thing to do.
+pub enum Job {
+    /// Append clients' messages.
+    Sends(Vec<Submission>),
+    /// Append a piece of the master's log.
+    Raw(Raw),
+    /// Make the log a prefix of the master's, as the handshake found out.
+    Align(Align),
+    /// Open the record's epoch and serve.
+    BecomeMaster(GroupRecord, Answer<()>),
+    /// Promise the record's epoch and follow its master, whose log is to be had at the address.
+    BecomeSlave(GroupRecord, Option<String>, Answer<()>),
+    /// All that the log held when this epoch began is visible: let sends pass.
+    Open(Epoch),
+    /// Park sends for a switchover to this member.
+    Park(Epoch, Member),
+    /// The switchover was given up: let sends pass again.
+    Unpark(Epoch),
+}
+
+/// Who waits for a job.
+pub type Answer<T> = oneshot::Sender<anyhow::Result<T>>;
+
+/// A piece of the master's log.
+pub struct Raw {
+    /// The epoch of the session it came by.
+    pub session: Epoch,
+    /// The epoch that wrote it, and where that began.
+    pub written_in: (Epoch, u64),
+    /// Where it belongs.
+    pub from: u64,
+    /// Whole records, up to one epoch's and one segment's end; none if only the confirm offset moved.
+    pub bytes: Bytes,
+    /// The master's confirm offset when it sent this.
+    pub confirm: u64,
+    /// Called from the writer's thread with the log's new end, or with why the piece was not appended.
+    pub done: Box<dyn FnOnce(anyhow::Result<u64>) + Send>,
+}
+
+/// What a slave does to its log before it follows.
+pub struct Align {
+    /// The epoch of the session.
+    pub session: Epoch,
+    /// Keep everything below.
+    pub cut: u64,
+    /// Nothing is shared: begin anew at `cut`.
+    pub anew: bool,
+    /// The master's epochs.
+    pub epochs: EpochTable,
+    /// Told the log's end afterwards.
+    pub done: Answer<u64>,
+}
+
+/// Jobs, bounded in the number of sends.
+pub(super) struct Queue {
+    inner: Mutex<Inner>,
+    filled: Condvar,
+    max_sends: usize,
+}
+
+#[derive(Default)]
+struct Inner {
+    jobs: VecDeque<Job>,
+    sends: usize,
+    closed: bool,
+}
+
+impl Queue {
+    pub(super) fn new(max_sends: usize) -> Self {
+        Self { inner: Mutex::default(), filled: Condvar::new(), max_sends }
+    }
+
+    /// Takes as many sends as there is room for; gives the others back.
+    pub(super) fn push_sends(&self, mut sends: Vec<Submission>) -> Vec<Submission> {
+        let mut inner = self.inner.lock();
+        let room = if inner.closed { 0 } else { self.max_sends.saturating_sub(inner.sends) };
+        let refused = if sends.len() > room { sends.split_off(room) } else { Vec::new() };
+        if !sends.is_empty() {
+            inner.sends += sends.len();
+            inner.jobs.push_back(Job::Sends(sends));
+            self.filled.notify_one();
+        }
+        refused
+    }
+
+    /// Any other job. After the queue was closed it is dropped, which tells whoever waits for it.
+    pub(super) fn push(&self, job: Job) {
+        let mut inner = self.inner.lock();
+        if !inner.closed {
+            inner.jobs.push_back(job);
+            self.filled.notify_one();
+        }
+    }
+
+    /// All jobs there are, waiting for one; none once the queue is closed and empty.
+    pub(super) fn take(&self) -> Option<VecDeque<Job>> {
+        let mut inner = self.inner.lock();
+        while inner.jobs.is_empty() {
+            if inner.closed {
+                return None;
+            }
+            self.filled.wait(&mut inner);
+        }
+        inner.sends = 0;
+        Some(std::mem::take(&mut inner.jobs))
+    }
+
+    pub(super) fn close(&self) {
+        self.inner.lock().closed = true;
+        self.filled.notify_all();
+    }
+}

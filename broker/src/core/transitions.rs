@@ -1,0 +1,145 @@
+//! Changes of role and what they do to the log. All run on the writer's thread, so nothing is appended meanwhile, and what must
+//! be durable is so before the role is seen by anybody.
+
+use anyhow::{Context, Result, bail};
+use gantry_replication::master::{LogEnds, Master};
+use gantry_replication::promise::Promise;
+use gantry_replication::{Epoch, GroupRecord};
+use gantry_store::PhysicalOffset;
+use tracing::{info, warn};
+
+use super::jobs::Align;
+use super::role::{MasterRole, Role, SlaveRole};
+use super::writer::{Writer, fail_all};
+use super::Standing;
+use crate::replica::ReplicaState;
+use crate::services::seam::SendFailure;
+
+/// Where tails that were cut are kept, in the store directory.
+const DIVERGENT: &str = "divergent";
+
+impl Writer {
+    pub(super) fn become_master(&mut self, record: &GroupRecord) -> Result<()> {
+        if let Role::Master(role) = &self.core.state.lock().role
+            && role.master.epoch() == record.epoch
+        {
+            return Ok(());
+        }
+        if record.master != *self.replica.member() {
+            bail!("the record names {} master; this is {}", record.master, self.replica.member());
+        }
+        let promise = Promise::restored(self.replica.promised());
+        if !promise.check(record.epoch)? {
+            bail!("epoch {} was promised before: an epoch is opened once, by one life of one master", record.epoch);
+        }
+        let marks = self.core.store.watermarks();
+        let mut epochs = self.replica.epochs().clone();
+        epochs.open(record.epoch, marks.written.0)?;
+        self.replica.settle();
+        self.replica.change(record.epoch, epochs)?;
+        let now = self.core.clock.now_ms();
+        let ends = LogEnds { written: marks.written.0, flushed: marks.flushed.0, confirmed: marks.confirmed.0 };
+        let config = self.core.master_config.clone();
+        let (mode, durability) = (config.mode, config.durability);
+        let master = Master::open(config, record.master.clone(), record, ends, now);
+        self.enter(Role::Master(Box::new(MasterRole::new(master, mode, durability))));
+        info!(epoch = %record.epoch, start = ends.written, confirmed = ends.confirmed, "master: epoch opened");
+        self.core.standing.send_replace(Standing::Master { epoch: record.epoch, start: ends.written });
+        self.grown();
+        Ok(())
+    }
+
+    pub(super) fn become_slave(&mut self, record: &GroupRecord, ha_address: Option<String>) -> Result<()> {
+        if Promise::restored(self.replica.promised()).check(record.epoch)? {
+            let epochs = self.replica.epochs().clone();
+            self.replica.change(record.epoch, epochs)?;
+        }
+        let heard_at = match &self.core.state.lock().role {
+            Role::Master(role) if role.master.epoch() == record.epoch => {
+                bail!("this replica is the master of epoch {}", record.epoch);
+            }
+            Role::Slave(slave) if slave.epoch == record.epoch => slave.heard_at,
+            _ => None,
+        };
+        let before = self.enter(Role::Slave(SlaveRole { epoch: record.epoch, heard_at }));
+        self.core.standing.send_replace(Standing::Slave { epoch: record.epoch, ha_address: ha_address.clone() });
+        info!(epoch = %record.epoch, master = %record.master, ha_address, "slave");
+        if let Role::Master(role) = before {
+            step_down(*role);
+        }
+        Ok(())
+    }
+
+    /// Makes this log a prefix of the master's. What is cut is kept in `divergent/`.
+    pub(super) fn align(&mut self, align: &Align) -> Result<u64> {
+        self.check_session(align.session)?;
+        let store = &self.core.store;
+        let oldest = store.min_offset();
+        let cut = if align.anew { oldest } else { PhysicalOffset(align.cut) };
+        let keep = store.root().join(DIVERGENT);
+        let truncated = self.appender.truncate(cut, Some(&keep)).context("can't cut the divergent tail")?;
+        if truncated.bytes > 0 {
+            let kept = truncated.kept.as_deref().map(|path| path.display().to_string());
+            warn!(epoch = %align.session, cut = cut.0, bytes = truncated.bytes, kept, "cut a divergent tail");
+        }
+        if align.anew && align.cut != oldest.0 {
+            self.appender.start_at(PhysicalOffset(align.cut)).context("can't begin where the master's log begins")?;
+        }
+        let end = store.watermarks().written.0;
+        let mut epochs = self.replica.epochs().clone();
+        epochs.cut(end);
+        for entry in align.epochs.entries().iter().filter(|entry| entry.start <= end) {
+            if epochs.last().is_none_or(|last| last.epoch < entry.epoch) {
+                epochs.open(entry.epoch, entry.start)?;
+            }
+        }
+        self.replica.settle();
+        self.replica.change(self.replica.promised(), epochs)?;
+        self.core.state.lock().replica = self.replica.clone();
+        self.core.written.send_replace(end);
+        Ok(end)
+    }
+
+    /// A piece of the log begins: if its epoch is a new one, the table learns it first.
+    pub(super) fn enter_epoch(&mut self, (epoch, start): (Epoch, u64), from: u64) -> Result<()> {
+        if self.replica.epochs().last().is_some_and(|last| last.epoch == epoch) {
+            return Ok(());
+        }
+        if start != from {
+            bail!("a piece at {from} is of epoch {epoch}, which began at {start}: the handshake should have told");
+        }
+        let mut epochs = self.replica.epochs().clone();
+        epochs.open(epoch, start)?;
+        self.replica.change(self.replica.promised(), epochs)?;
+        self.core.state.lock().replica = self.replica.clone();
+        Ok(())
+    }
+
+    /// The role, and the durable state that it stands on, become visible together.
+    fn enter(&self, role: Role) -> Role {
+        let mut state = self.core.state.lock();
+        state.replica = self.replica.clone();
+        state.proof_at = self.core.clock.now_ms();
+        std::mem::replace(&mut state.role, role)
+    }
+}
+
+/// What waits for its acknowledgement will not get it from this replica: it may be in the new master's log or not, so its
+/// producer is told to try again there.
+fn step_down(mut role: MasterRole) {
+    let failure = SendFailure::SwitchingOver;
+    let mut waiting = Vec::new();
+    role.acks.take_all(&failure, &mut waiting);
+    let parked = role.gate.waiting().map(std::mem::take).unwrap_or_default();
+    fail_all(waiting, parked, &failure);
+}
+
+/// Log and epoch table of a crashed replica may disagree: epochs that begin beyond the log's end were lost with it.
+pub(super) fn reconcile(replica: &mut ReplicaState, written: u64) -> Result<()> {
+    let mut epochs = replica.epochs().clone();
+    epochs.cut(written + 1);
+    if epochs != *replica.epochs() {
+        replica.change(replica.promised(), epochs)?;
+    }
+    Ok(())
+}

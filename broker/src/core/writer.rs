@@ -1,0 +1,228 @@
+//! The thread that owns the log's appender and appends what clients and masters send.
+
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::{Result, bail};
+use gantry_replication::{Epoch, Member};
+use gantry_replication::master::Refusal;
+use gantry_store::{Append, AppendError, Appended, Appender, PhysicalOffset};
+use tracing::{error, info};
+
+use super::Core;
+use super::acks::Waiting;
+use super::jobs::{Job, Raw};
+use super::role::{Gate, Role};
+use crate::replica::ReplicaState;
+use crate::services::seam::{Done, SendFailure, Submission, Wait};
+
+pub(super) fn spawn(core: Arc<Core>, appender: Appender, replica: ReplicaState) -> std::io::Result<thread::JoinHandle<()>> {
+    let mut writer = Writer { core, appender, replica, appends: Vec::new(), waiters: Vec::new(), results: Vec::new() };
+    thread::Builder::new().name("log-writer".to_owned()).spawn(move || writer.run())
+}
+
+pub(super) struct Writer {
+    pub(super) core: Arc<Core>,
+    pub(super) appender: Appender,
+    /// The one that writes the file; [`Core`] has a copy to read from.
+    pub(super) replica: ReplicaState,
+    // Reused from batch to batch.
+    appends: Vec<Append>,
+    waiters: Vec<(Wait, Done)>,
+    results: Vec<Result<Appended, AppendError>>,
+}
+
+impl Writer {
+    fn run(&mut self) {
+        while let Some(jobs) = self.core.queue.take() {
+            for job in jobs {
+                if let Job::Sends(sends) = job {
+                    self.take_in(sends);
+                } else {
+                    self.append();
+                    self.carry_out(job);
+                }
+            }
+            self.append();
+        }
+        self.fail_waiting(&SendFailure::Fenced("the broker is stopping".to_owned()));
+        if let Err(error) = self.close() {
+            error!(error = format!("{error:#}"), "the store did not stop cleanly; it is recovered at the next start");
+        }
+    }
+
+    fn close(&mut self) -> Result<()> {
+        self.core.store.close().map_err(anyhow::Error::from)?;
+        self.replica.closed()
+    }
+
+    fn carry_out(&mut self, job: Job) {
+        match job {
+            Job::Sends(sends) => self.take_in(sends),
+            Job::Raw(raw) => {
+                let end = self.append_raw(&raw);
+                (raw.done)(end);
+            }
+            Job::Align(align) => {
+                let end = self.align(&align);
+                answer(align.done, end);
+            }
+            Job::BecomeMaster(record, done) => {
+                let became = self.become_master(&record);
+                answer(done, became);
+            }
+            Job::BecomeSlave(record, ha_address, done) => {
+                let became = self.become_slave(&record, ha_address);
+                answer(done, became);
+            }
+            Job::Park(epoch, to) => self.park(epoch, to),
+            Job::Open(epoch) => self.open_gate(epoch, |gate| matches!(gate, Gate::Opening(_))),
+            Job::Unpark(epoch) => self.open_gate(epoch, |gate| matches!(gate, Gate::Parked(..))),
+        }
+    }
+
+    /// Admits sends to the batch, or answers why not.
+    fn take_in(&mut self, mut sends: Vec<Submission>) {
+        match self.admit(&mut sends) {
+            Ok(()) => {
+                for Submission { append, wait, done } in sends {
+                    self.appends.push(append);
+                    self.waiters.push((wait, done));
+                }
+            }
+            Err(failure) => sends.into_iter().for_each(|send| send.done.complete(Err(failure.clone()))),
+        }
+    }
+
+    /// May these be appended now? Those that must wait at the gate are taken out.
+    fn admit(&self, sends: &mut Vec<Submission>) -> Result<(), SendFailure> {
+        let now = self.core.clock.now_ms();
+        match &mut self.core.state.lock().role {
+            Role::Fenced => Err(SendFailure::Fenced("it has not been told its role yet".to_owned())),
+            Role::Slave(_) => Err(SendFailure::NotMaster),
+            Role::Master(role) => {
+                role.master.may_append(now).map_err(|refusal| match refusal {
+                    Refusal::InSyncShort { have, need } => {
+                        SendFailure::InSyncShort { have: have as u32, need: need as u32 }
+                    }
+                    Refusal::Deposed { .. } => SendFailure::SwitchingOver,
+                    Refusal::Fenced { .. } => SendFailure::Fenced(refusal.to_string()),
+                })?;
+                let Some(waiting) = role.gate.waiting() else { return Ok(()) };
+                let room = self.core.limits.max_parked_sends.saturating_sub(waiting.len());
+                waiting.extend(sends.drain(..room.min(sends.len())));
+                Err(SendFailure::SwitchingOver)
+            }
+        }
+    }
+
+    /// Writes the batch, and lets those wait who must.
+    pub(super) fn append(&mut self) {
+        if self.appends.is_empty() {
+            return;
+        }
+        self.appender.append(&self.appends, &mut self.results);
+        assert_eq!(self.results.len(), self.waiters.len(), "the store must answer each append");
+        self.appends.clear();
+        let now = self.core.clock.now_ms();
+        let mut at_once = Vec::new();
+        {
+            let mut state = self.core.state.lock();
+            for ((wait, done), result) in self.waiters.drain(..).zip(self.results.drain(..)) {
+                match (result, &mut state.role) {
+                    (Ok(appended), Role::Master(role)) if wait == Wait::Acked => {
+                        role.acks.push(Waiting::new(appended, done, now));
+                    }
+                    (result, _) => at_once.push((done, result)),
+                }
+            }
+        }
+        for (done, result) in at_once {
+            done.complete(result.as_ref().map_err(failure_of));
+        }
+        self.grown();
+    }
+
+    /// The log grew: tell those who send it on, and settle.
+    pub(super) fn grown(&self) {
+        let marks = self.core.store.watermarks();
+        self.core.written.send_replace(marks.written.0);
+        self.core.settle(|master, _now| master.local(marks.written.0, marks.flushed.0));
+    }
+
+    /// Is this replica still the slave of that session's master?
+    pub(super) fn check_session(&self, session: Epoch) -> Result<()> {
+        match &self.core.state.lock().role {
+            Role::Slave(slave) if slave.epoch == session => Ok(()),
+            Role::Slave(slave) => bail!("epoch {} has begun; the connection is of epoch {session}", slave.epoch),
+            _ => bail!("this replica is a slave no more"),
+        }
+    }
+
+    fn append_raw(&mut self, raw: &Raw) -> Result<u64> {
+        self.check_session(raw.session)?;
+        let mut end = self.core.store.watermarks().written.0;
+        if !raw.bytes.is_empty() {
+            self.enter_epoch(raw.written_in, raw.from)?;
+            end = self.appender.append_raw(PhysicalOffset(raw.from), &raw.bytes)?.0;
+            self.core.written.send_replace(end);
+        }
+        self.core.store.confirm(PhysicalOffset(raw.confirm.min(end)));
+        Ok(end)
+    }
+
+    fn park(&self, epoch: Epoch, to: Member) {
+        if let Role::Master(role) = &mut self.core.state.lock().role
+            && role.master.epoch() == epoch
+            && matches!(role.gate, Gate::Open)
+        {
+            info!(%epoch, %to, "sends are parked for a switchover");
+            role.gate = Gate::Parked(to, Vec::new());
+        }
+    }
+
+    /// Lets sends pass, those that waited first, if the gate is in the state that is to end.
+    fn open_gate(&mut self, epoch: Epoch, ends: impl FnOnce(&Gate) -> bool) {
+        let gate = match &mut self.core.state.lock().role {
+            Role::Master(role) if role.master.epoch() == epoch && ends(&role.gate) => {
+                std::mem::replace(&mut role.gate, Gate::Open)
+            }
+            _ => return,
+        };
+        if let Gate::Opening(sends) | Gate::Parked(_, sends) = gate {
+            info!(%epoch, waited = sends.len(), "sends pass");
+            self.take_in(sends);
+            self.append();
+        }
+    }
+
+    fn fail_waiting(&self, failure: &SendFailure) {
+        let (mut waiting, mut parked) = (Vec::new(), Vec::new());
+        if let Role::Master(role) = &mut self.core.state.lock().role {
+            role.acks.take_all(failure, &mut waiting);
+            parked = role.gate.waiting().map(std::mem::take).unwrap_or_default();
+        }
+        fail_all(waiting, parked, failure);
+    }
+}
+
+/// Tells all of them the failure. Not to be called under the lock.
+pub(super) fn fail_all(waiting: Vec<Waiting>, parked: Vec<Submission>, failure: &SendFailure) {
+    waiting.into_iter().for_each(Waiting::complete);
+    parked.into_iter().for_each(|send| send.done.complete(Err(failure.clone())));
+}
+
+fn answer<T>(to: tokio::sync::oneshot::Sender<T>, with: T) {
+    if to.send(with).is_err() {
+        // Whoever asked has ended meanwhile (its connection did); what was done stands all the same.
+        info!("nobody waits for the writer's answer any more");
+    }
+}
+
+fn failure_of(error: &AppendError) -> SendFailure {
+    match error {
+        AppendError::TooLarge { .. } | AppendError::Invalid(_) => SendFailure::TooLarge(error.to_string()),
+        AppendError::NoSpace(_) => SendFailure::DiskFull(error.to_string()),
+        AppendError::Failed(_) | AppendError::Closed => SendFailure::Store(error.to_string()),
+    }
+}

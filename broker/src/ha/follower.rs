@@ -1,0 +1,174 @@
+//! The slave's side: finds its master, makes its log a prefix of the master's, and follows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use gantry_replication::Epoch;
+use tokio::io::BufReader;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use super::HaConfig;
+use super::frame::{Ack, Append, Frame, Hello, Welcome};
+use super::session::{read, write};
+use crate::core::{Align, Core, Job, Raw, Standing};
+
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+const FIRST_BACK_OFF: Duration = Duration::from_millis(10);
+const LAST_BACK_OFF: Duration = Duration::from_secs(1);
+/// Received and not yet appended, at most.
+const MAX_PENDING_KIB: usize = 32 << 10;
+
+/// Follows whomever the replica's standing names.
+pub struct Follower {
+    task: JoinHandle<()>,
+}
+
+impl Follower {
+    /// Starts following.
+    pub fn start(core: Arc<Core>, config: HaConfig) -> Self {
+        Self { task: tokio::spawn(follow(core, config)) }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn follow(core: Arc<Core>, config: HaConfig) {
+    let mut standing = core.watch_standing();
+    let mut back_off = FIRST_BACK_OFF;
+    loop {
+        let now = standing.borrow_and_update().clone();
+        let Standing::Slave { epoch, ha_address: Some(address) } = now else {
+            if standing.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        let mut followed = false;
+        let ended = tokio::select! {
+            ended = session(&core, &config, epoch, &address, &mut followed) => ended,
+            _changed = standing.changed() => Ok(()),
+        };
+        core.lost_master(epoch);
+        let Err(error) = ended else { continue };
+        back_off = if followed { FIRST_BACK_OFF } else { (back_off * 2).min(LAST_BACK_OFF) };
+        let wait = back_off.mul_f64(0.5 + fastrand::f64() / 2.0);
+        info!(%epoch, %address, reason = format!("{error:#}"), "not following; trying again in {wait:?}");
+        tokio::select! {
+            () = sleep(wait) => {}
+            _changed = standing.changed() => back_off = FIRST_BACK_OFF,
+        }
+    }
+}
+
+async fn session(core: &Arc<Core>, config: &HaConfig, epoch: Epoch, address: &str, followed: &mut bool) -> Result<()> {
+    let stream = timeout(CONNECT_WITHIN, TcpStream::connect(address)).await.context("connecting took too long")??;
+    stream.set_nodelay(true)?;
+    let (from, mut to) = stream.into_split();
+    let mut from = BufReader::with_capacity(256 << 10, from);
+    let hello = Hello {
+        group: config.group.clone(),
+        token: config.token.clone(),
+        member: core.member(),
+        promised: core.report().promised,
+        epochs: core.epochs(),
+        end: core.store.watermarks().written.0,
+    };
+    write(&mut to, &Frame::Hello(hello), config.housekeeping).await?;
+    let welcome = match read(&mut from, config.housekeeping).await? {
+        Frame::Welcome(welcome) => welcome,
+        Frame::Fenced(fenced) => bail!("refused: {}", fenced.reason),
+        other => bail!("answered the hello with {other:?}"),
+    };
+    if welcome.epoch != epoch {
+        bail!("the master is of epoch {}, not of {epoch}", welcome.epoch);
+    }
+    let end = align(core, welcome).await?;
+    core.heard_master(epoch);
+    *followed = true;
+    info!(%epoch, %address, from = end, "following");
+    // Writes that fail end the session; there is one reason at most to tell.
+    let (fail, mut failed) = mpsc::channel(1);
+    tokio::select! {
+        ended = take_log(core, config, epoch, from, &fail) => ended,
+        ended = acknowledge(core, config, epoch, to) => ended,
+        Some(reason) = failed.recv() => Err(reason),
+    }
+}
+
+async fn align(core: &Core, welcome: Welcome) -> Result<u64> {
+    let (done, aligned) = oneshot::channel();
+    let Welcome { epoch: session, epochs, cut, anew } = welcome;
+    if anew {
+        warn!(%session, begin = cut, "nothing of this log is shared with the master's: it is taken anew");
+    }
+    core.submit_job(Job::Align(Align { session, cut, anew, epochs, done }));
+    aligned.await.context("the log's writer has ended")?
+}
+
+async fn take_log(
+    core: &Arc<Core>,
+    config: &HaConfig,
+    epoch: Epoch,
+    mut from: BufReader<OwnedReadHalf>,
+    fail: &mpsc::Sender<anyhow::Error>,
+) -> Result<()> {
+    let room = Arc::new(Semaphore::new(MAX_PENDING_KIB));
+    loop {
+        let frame = read(&mut from, config.housekeeping).await?;
+        core.heard_master(epoch);
+        let piece = match frame {
+            Frame::Append(append) => append,
+            Frame::Heartbeat { session, confirm } => {
+                // Only the confirm offset: in order with the pieces before it.
+                let end = (session, 0);
+                Append { session, written_in: end, from: 0, confirm, bytes: bytes::Bytes::new() }
+            }
+            Frame::Fenced(fenced) => bail!("the master ended it: {}", fenced.reason),
+            other => bail!("the master sent {other:?}"),
+        };
+        if piece.session != epoch {
+            bail!("a frame of epoch {} in a session of epoch {epoch}", piece.session);
+        }
+        let kib = u32::try_from(piece.bytes.len() / 1024 + 1)?;
+        let permit = Arc::clone(&room).acquire_many_owned(kib).await?;
+        let fail = fail.clone();
+        let Append { session, written_in, from, confirm, bytes } = piece;
+        let done = Box::new(move |outcome: Result<u64>| {
+            drop(permit);
+            if let Err(error) = outcome
+                && fail.try_send(error.context(format!("the piece at {from} can't be appended"))).is_err()
+            {
+                // An earlier piece's failure is being told already, or the session has ended.
+            }
+        });
+        core.submit_job(Job::Raw(Raw { session, written_in, from, bytes, confirm, done }));
+    }
+}
+
+/// Tells how far this log is, whenever it moved, and every so often.
+async fn acknowledge(core: &Core, config: &HaConfig, epoch: Epoch, mut to: OwnedWriteHalf) -> Result<()> {
+    let (mut written, mut moved) = (core.watch_written(), core.watch_moved());
+    loop {
+        written.borrow_and_update();
+        moved.borrow_and_update();
+        let marks = core.store.watermarks();
+        let flushed = marks.flushed.0.min(marks.written.0);
+        let ack = Ack { session: epoch, written: marks.written.0, flushed };
+        write(&mut to, &Frame::Ack(ack), config.housekeeping).await?;
+        tokio::select! {
+            changed = written.changed() => changed?,
+            changed = moved.changed() => changed?,
+            () = sleep(config.heartbeat) => {}
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What a replica must remember besides its log: who it is, what it promised, and which epoch wrote which bytes.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use gantry_replication::epochs::EpochTable;
+use gantry_replication::{Epoch, Member, StoreId};
+use gantry_store::atomic_file;
+use serde::{Deserialize, Serialize};
+
+const FILE: &str = "replica.json";
+
+/// The file `replica.json` in the store directory. Replaced atomically and durably before anything that depends on it is said.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Contents {
+    /// Made with the store: an emptied disk is another member.
+    store_id: String,
+    /// The highest epoch accepted (invariant *Promise*).
+    promised: Epoch,
+    /// The log's epochs.
+    epochs: EpochTable,
+    /// The machine's boot during which the log was last known to hold all it should, or [`FLUSHED`].
+    boot_id: String,
+}
+
+/// In place of a boot's id: the broker stopped cleanly, and everything is on disk.
+const FLUSHED: &str = "flushed";
+
+/// A replica's durable state.
+#[derive(Clone, Debug)]
+pub struct ReplicaState {
+    path: PathBuf,
+    member: Member,
+    contents: Contents,
+    boot_id: String,
+    intact: bool,
+}
+
+impl ReplicaState {
+    /// Reads it from a store directory, or makes it there. `all_flushed` says that whatever is acknowledged is on disk (SYNC_FLUSH).
+    pub fn open(root: &Path, name: &str, all_flushed: bool) -> Result<Self> {
+        std::fs::create_dir_all(root).with_context(|| format!("can't make the store directory {}", root.display()))?;
+        let path = root.join(FILE);
+        let boot_id = boot_id()?;
+        let read = atomic_file::read(&path).with_context(|| format!("can't read {}", path.display()))?;
+        let (contents, intact) = match read {
+            None => {
+                let store_id = format!("{:016x}", fastrand::u64(1..));
+                let epochs = EpochTable::default();
+                (Contents { store_id, promised: Epoch(0), epochs, boot_id: boot_id.clone() }, true)
+            }
+            Some(bytes) => {
+                let old: Contents = serde_json::from_slice(&bytes).with_context(|| {
+                    format!("{} is damaged: restore it, or empty {} to join as a new replica", path.display(), root.display())
+                })?;
+                let intact = all_flushed || old.boot_id == boot_id || old.boot_id == FLUSHED;
+                // What may have lost something stays marked, over any number of restarts, until it follows a master again.
+                (if intact { Contents { boot_id: boot_id.clone(), ..old } } else { old }, intact)
+            }
+        };
+        let id = u64::from_str_radix(&contents.store_id, 16)
+            .with_context(|| format!("{}: storeId `{}` is not hexadecimal", path.display(), contents.store_id))?;
+        let state = Self { path, member: Member::new(name, StoreId(id)), contents, boot_id, intact };
+        state.store()?;
+        Ok(state)
+    }
+
+    /// Who this is.
+    pub fn member(&self) -> &Member {
+        &self.member
+    }
+
+    /// False after the machine's crash without SYNC_FLUSH: the log may lack what this replica acknowledged.
+    pub fn is_intact(&self) -> bool {
+        self.intact
+    }
+
+    /// The highest epoch accepted.
+    pub fn promised(&self) -> Epoch {
+        self.contents.promised
+    }
+
+    /// The log's epochs.
+    pub fn epochs(&self) -> &EpochTable {
+        &self.contents.epochs
+    }
+
+    /// Changes promise and epochs together, on disk first: when this returns an error nothing has changed in memory.
+    pub fn change(&mut self, promised: Epoch, epochs: EpochTable) -> Result<()> {
+        assert!(promised >= self.contents.promised, "a promise never goes back: {promised} after {}", self.contents.promised);
+        let changed = Self { contents: Contents { promised, epochs, ..self.contents.clone() }, ..self.clone() };
+        changed.store()?;
+        *self = changed;
+        Ok(())
+    }
+
+    /// From the next change on the log counts as holding all it should: it follows its master's, or is the master's.
+    pub fn settle(&mut self) {
+        self.intact = true;
+        self.contents.boot_id.clone_from(&self.boot_id);
+    }
+
+    /// The store was closed: everything is on disk, and a restart of the machine takes nothing away.
+    pub fn closed(&mut self) -> Result<()> {
+        if self.intact {
+            FLUSHED.clone_into(&mut self.contents.boot_id);
+        }
+        self.store()
+    }
+
+    fn store(&self) -> Result<()> {
+        let bytes = serde_json::to_vec_pretty(&self.contents)?;
+        atomic_file::replace(&self.path, &bytes).with_context(|| format!("can't write {}", self.path.display()))
+    }
+}
+
+fn boot_id() -> Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    Ok(std::fs::read_to_string(path).with_context(|| format!("can't read {path}"))?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_promise_and_the_store_id_survive_and_an_emptied_directory_is_another_member() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut state = ReplicaState::open(dir.path(), "r0", false).unwrap();
+        let mut epochs = EpochTable::default();
+        epochs.open(Epoch(4), 0).unwrap();
+        state.change(Epoch(4), epochs.clone()).unwrap();
+        let again = ReplicaState::open(dir.path(), "r0", false).unwrap();
+        assert_eq!((again.member(), again.promised(), again.epochs()), (state.member(), Epoch(4), &epochs));
+        assert!(again.is_intact(), "the machine hasn't been restarted");
+        std::fs::remove_file(dir.path().join(FILE)).unwrap();
+        assert_ne!(ReplicaState::open(dir.path(), "r0", false).unwrap().member(), state.member());
+    }
+
+    #[test]
+    fn another_boot_without_sync_flush_is_not_intact() {
+        let dir = tempfile::tempdir().unwrap();
+        ReplicaState::open(dir.path(), "r0", false).unwrap();
+        let path = dir.path().join(FILE);
+        let text = std::fs::read_to_string(&path).unwrap().replace(&boot_id().unwrap(), "an-earlier-boot");
+        std::fs::write(&path, &text).unwrap();
+        for _restart in 0..2 {
+            assert!(!ReplicaState::open(dir.path(), "r0", false).unwrap().is_intact());
+        }
+        let mut state = ReplicaState::open(dir.path(), "r0", false).unwrap();
+        state.settle();
+        state.change(Epoch(1), EpochTable::default()).unwrap();
+        assert!(ReplicaState::open(dir.path(), "r0", false).unwrap().is_intact());
+        std::fs::write(&path, &text).unwrap();
+        assert!(ReplicaState::open(dir.path(), "r0", true).unwrap().is_intact());
+    }
+
+    #[test]
+    fn a_clean_stop_survives_a_restart_of_the_machine() {
+        let dir = tempfile::tempdir().unwrap();
+        ReplicaState::open(dir.path(), "r0", false).unwrap().closed().unwrap();
+        let text = std::fs::read_to_string(dir.path().join(FILE)).unwrap();
+        assert!(text.contains(FLUSHED) && !text.contains(&boot_id().unwrap()), "{text}");
+        assert!(ReplicaState::open(dir.path(), "r0", false).unwrap().is_intact());
+    }
+
+    #[test]
+    fn a_damaged_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FILE), "{").unwrap();
+        let said = format!("{:#}", ReplicaState::open(dir.path(), "r0", false).unwrap_err());
+        assert!(said.contains("replica.json is damaged"), "{said}");
+    }
+}
