@@ -4,12 +4,15 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::fs::Space;
 use crate::record::Reason;
 use crate::{PhysicalOffset, QueueOffset};
 
 /// A write or sync that failed: final for this process (`fsync` tells a failure once and then lies).
 #[derive(Debug, thiserror::Error)]
-#[error("{operation} of {path} failed, which is final: nothing is acknowledged any more; restart the broker to recover from the log: {source}")]
+#[error(
+    "{operation} of {path} failed, which is final: nothing is acknowledged any more; restart the broker to recover from the log: {source}"
+)]
 pub struct StoreFailure {
     /// What was being done: `write`, `fdatasync`…
     pub operation: &'static str,
@@ -21,18 +24,23 @@ pub struct StoreFailure {
 
 /// A file that could not be allocated. Not final: the next attempt succeeds once there is room.
 #[derive(Debug, thiserror::Error)]
-#[error("no space for {path}: it needs {wanted_bytes} bytes, {available_bytes} of {total_bytes} are free; free some or grow the disk: {source}")]
+#[error("no space for {path}: it needs {wanted_bytes} bytes, {}; free some or grow the disk: {source}", figures(*.space))]
 pub struct NoSpace {
     /// The file that was to be allocated.
     pub path: PathBuf,
     /// Its bytes.
     pub wanted_bytes: u64,
-    /// What the file system has left for us.
-    pub available_bytes: u64,
-    /// The file system's size.
-    pub total_bytes: u64,
+    /// What the file system has; `None` if it can't say.
+    pub space: Option<Space>,
     /// What the system said.
     pub source: io::Error,
+}
+
+fn figures(space: Option<Space>) -> String {
+    space.map_or_else(
+        || "and how much is free is unknown".to_owned(),
+        |space| format!("{} of {} are free", space.available_bytes, space.total_bytes),
+    )
 }
 
 /// Why an [`Append`](crate::Append) was not written.
@@ -119,9 +127,9 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
-    /// No room for what opening needs.
+    /// A write or sync failed while the consume queues were brought up to date.
     #[error(transparent)]
-    NoSpace(Arc<NoSpace>),
+    Failed(Arc<StoreFailure>),
     /// A file that isn't a segment, or not one of this size.
     #[error("{path}: {reason}")]
     Layout {
@@ -191,7 +199,9 @@ pub enum StartError {
         written: PhysicalOffset,
     },
     /// Not where a segment begins.
-    #[error("the log can't start at {at}, which is no multiple of mappedFileSizeCommitLog ({segment_bytes}): the master's differs")]
+    #[error(
+        "the log can't start at {at}, which is no multiple of mappedFileSizeCommitLog ({segment_bytes}): the master's differs"
+    )]
     Unaligned {
         /// Where it was to start.
         at: PhysicalOffset,
@@ -221,7 +231,9 @@ pub enum ReadError {
         source: io::Error,
     },
     /// A consume queue points at something else than its message.
-    #[error("{topic} queue {queue_id} offset {queue_offset} points to no record of its own: {damage}; remove the `consumequeue` directory and restart to have it rebuilt")]
+    #[error(
+        "{topic} queue {queue_id} offset {queue_offset} points to no record of its own: {damage}; remove the `consumequeue` directory and restart to have it rebuilt"
+    )]
     Pointer {
         /// The topic.
         topic: String,

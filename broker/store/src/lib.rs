@@ -14,13 +14,26 @@
 //! | `lock` | held while the store is open |
 //! | `commitlog.next`, `commitlog.cut` | a segment being allocated or replaced; removed at start |
 
+mod allocator;
 mod appender;
+mod checkpoint;
+mod checkpointer;
+mod commit_log;
 mod config;
+mod dispatcher;
 mod error;
 mod events;
+mod flusher;
+mod marks;
 mod message;
 mod offset;
+mod queue_offsets;
+mod queues;
 mod read;
+mod recovery;
+mod scan;
+mod segment;
+mod shared;
 mod store;
 
 pub mod atomic_file;
@@ -31,7 +44,9 @@ pub mod tags;
 
 pub use appender::Appender;
 pub use config::{Clock, Config, Flush};
-pub use error::{AppendError, Damage, NoSpace, OpenError, RawError, ReadError, StartError, StoreFailure, TruncateError};
+pub use error::{
+    AppendError, Damage, NoSpace, OpenError, RawError, ReadError, StartError, StoreFailure, TruncateError,
+};
 pub use events::{Dispatched, Events};
 pub use message::{Append, Appended, NewMessage, Truncated};
 pub use offset::{PhysicalOffset, QueueOffset};

@@ -29,8 +29,8 @@ mod view;
 use std::net::SocketAddr;
 
 pub use encode::{Placement, encode, encoded_len, put_blank};
-pub(crate) use view::is_topic;
 pub use view::{Checked, Reason, RecordView, check, decode};
+pub(crate) use view::{MAX_TOPIC_BYTES, is_topic};
 
 /// Magic code of a record whose topic's length takes one byte.
 pub const MAGIC_V1: u32 = 0xDAA3_20A7;
@@ -74,11 +74,8 @@ pub fn parse_message_id(id: &str) -> Option<(SocketAddr, crate::PhysicalOffset)>
     if !matches!(id.len(), 32 | 56) || !id.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return None;
     }
-    let bytes: Vec<u8> = (0..id.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&id[at..at + 2], 16))
-        .collect::<Result<_, _>>()
-        .ok()?;
+    let bytes: Vec<u8> =
+        (0..id.len()).step_by(2).map(|at| u8::from_str_radix(&id[at..at + 2], 16)).collect::<Result<_, _>>().ok()?;
     let (host, offset) = bytes.split_at(bytes.len() - 8);
     let offset = u64::from_be_bytes(offset.try_into().ok()?);
     Some((view::host(host)?, crate::PhysicalOffset(offset)))

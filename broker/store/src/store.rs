@@ -1,14 +1,22 @@
 //! The store as others see it: readers and watermarks.
 
+mod open;
+mod read_log;
+mod read_queue;
+
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
-use crate::fs::Fs;
+pub use self::open::{open, open_on};
+use crate::queues::Queue;
+use crate::shared::Shared;
 use crate::{
-    Appender, Boundary, Config, Events, OpenError, PhysicalOffset, QueueInfo, QueueOffset, QueueRange, ReadError,
-    ReadLimits, ReadLog, ReadQueue, StoreFailure,
+    Boundary, PhysicalOffset, QueueInfo, QueueOffset, QueueRange, ReadError, ReadLimits, ReadLog, ReadQueue,
+    StoreFailure,
 };
 
 /// How far the log is, at one moment. `flushed ≤ written`, and `dispatched ≤ confirmed ≤ written`.
@@ -24,112 +32,142 @@ pub struct Watermarks {
     pub dispatched: PhysicalOffset,
 }
 
-/// The shared half of a store; cheap to clone. When the last clone and the [`Appender`] are gone without
-/// [`Store::close`], the threads end and files stay as after a crash.
+/// The shared half of a store; cheap to clone. When the last clone and the [`Appender`](crate::Appender) are gone
+/// without [`Store::close`], the threads end and files stay as after a crash.
 #[derive(Clone)]
-pub struct Store {}
-
-/// Opens the store in `config.root`, which is made if missing: takes the lock, recovers, and starts the threads.
-pub fn open(config: Config, events: Arc<dyn Events>) -> Result<(Store, Appender), OpenError> {
-    open_on(Arc::new(crate::fs::RealFs), config, events)
+pub struct Store {
+    handle: Arc<Handle>,
 }
 
-/// [`open`] on any file system.
-pub fn open_on(_fs: Arc<dyn Fs>, _config: Config, _events: Arc<dyn Events>) -> Result<(Store, Appender), OpenError> {
-    todo!()
+/// Ends the threads when the last user is gone.
+pub(crate) struct Handle {
+    pub(crate) shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The lock file's; `None` once closed.
+    lock: Mutex<Option<Box<dyn Send + Sync>>>,
 }
 
 impl Store {
     /// How far the log is.
     pub fn watermarks(&self) -> Watermarks {
-        todo!()
+        self.shared().marks.snapshot()
     }
 
     /// Says that nothing below `offset` will be taken back. It never goes back but by a truncation, and is cut to what
     /// is written. Must not be called with an older epoch's word after a truncation.
-    pub fn confirm(&self, _offset: PhysicalOffset) {
-        todo!()
+    pub fn confirm(&self, offset: PhysicalOffset) {
+        if self.shared().marks.confirm(offset.0) {
+            self.shared().dispatcher.wake();
+        }
     }
 
     /// The oldest byte of the log.
     pub fn min_offset(&self) -> PhysicalOffset {
-        todo!()
+        PhysicalOffset(self.shared().log.oldest())
     }
 
     /// The write or sync that failed, if one has.
     pub fn failure(&self) -> Option<Arc<StoreFailure>> {
-        todo!()
+        self.shared().failure().cloned()
     }
 
     /// The store's directory.
     pub fn root(&self) -> &Path {
-        todo!()
+        self.shared().root()
     }
 
     /// What can be read of a queue; 0 to 0 for one that isn't there.
-    pub fn queue_range(&self, _topic: &str, _queue_id: u32) -> QueueRange {
-        todo!()
+    pub fn queue_range(&self, topic: &str, queue_id: u32) -> QueueRange {
+        self.shared().queues.get(topic, queue_id).map_or_else(QueueRange::default, |queue| queue.range())
     }
 
     /// Every queue that has or had a message, sorted by topic and number.
     pub fn queues(&self) -> Vec<QueueInfo> {
-        todo!()
+        let info =
+            |queue: Arc<Queue>| QueueInfo { topic: Arc::clone(&queue.topic), queue_id: queue.id, range: queue.range() };
+        self.shared().queues.all().into_iter().map(info).collect()
     }
 
     /// Every topic that has or had a message, sorted.
     pub fn topics(&self) -> Vec<Arc<str>> {
-        todo!()
+        let mut topics: Vec<_> = self.shared().queues.all().into_iter().map(|queue| Arc::clone(&queue.topic)).collect();
+        topics.dedup();
+        topics
     }
 
     /// Messages of a queue from `from` on whose tags code `accept` takes: RocketMQ's `getMessage`.
     pub fn read_queue(
         &self,
-        _topic: &str,
-        _queue_id: u32,
-        _from: QueueOffset,
-        _limits: ReadLimits,
-        _accept: impl Fn(i64) -> bool,
+        topic: &str,
+        queue_id: u32,
+        from: QueueOffset,
+        limits: ReadLimits,
+        accept: impl Fn(i64) -> bool,
     ) -> Result<ReadQueue, ReadError> {
-        todo!()
+        read_queue::read_queue(self.shared(), topic, queue_id, from, limits, accept)
     }
 
     /// The message of a queue that a time stands for, see [`Boundary`]. Store timestamps are taken to grow.
     pub fn offset_by_time(
         &self,
-        _topic: &str,
-        _queue_id: u32,
-        _timestamp_ms: i64,
-        _boundary: Boundary,
+        topic: &str,
+        queue_id: u32,
+        timestamp_ms: i64,
+        boundary: Boundary,
     ) -> Result<QueueOffset, ReadError> {
-        todo!()
+        read_queue::offset_by_time(self.shared(), topic, queue_id, timestamp_ms, boundary)
     }
 
     /// When a message was stored, ms since 1970; `None` if the queue doesn't have it.
-    pub fn store_time_of(&self, _topic: &str, _queue_id: u32, _offset: QueueOffset) -> Result<Option<i64>, ReadError> {
-        todo!()
+    pub fn store_time_of(&self, topic: &str, queue_id: u32, offset: QueueOffset) -> Result<Option<i64>, ReadError> {
+        read_queue::store_time_of(self.shared(), topic, queue_id, offset)
     }
 
     /// When the queue's oldest message was stored, ms since 1970; `None` if it has none.
-    pub fn earliest_store_time(&self, _topic: &str, _queue_id: u32) -> Result<Option<i64>, ReadError> {
-        todo!()
+    pub fn earliest_store_time(&self, topic: &str, queue_id: u32) -> Result<Option<i64>, ReadError> {
+        self.store_time_of(topic, queue_id, self.queue_range(topic, queue_id).min)
     }
 
     /// The whole record that begins at `physical`, if there is one and it is dispatched (visible).
-    pub fn record_at(&self, _physical: PhysicalOffset) -> Option<Bytes> {
-        todo!()
+    pub fn record_at(&self, physical: PhysicalOffset) -> Option<Bytes> {
+        read_log::record_at(self.shared(), physical)
     }
 
     /// Whole records as they lie in the file, from `from` (a record's beginning) on: as many as `max_bytes` hold, at
     /// least one, at most to the segment's end. A blank comes with all that it fills. Not only what is confirmed: for
     /// replication.
-    pub fn read_log(&self, _from: PhysicalOffset, _max_bytes: usize) -> Result<ReadLog, ReadError> {
-        todo!()
+    pub fn read_log(&self, from: PhysicalOffset, max_bytes: usize) -> Result<ReadLog, ReadError> {
+        read_log::read_log(self.shared(), from, max_bytes)
     }
 
     /// Ends the store: nothing is appended any more, everything is flushed and the checkpoint written. The next open
     /// finds a clean stop. Its threads have ended and the lock is given back when it returns; reading goes on working.
     /// Calling it again does nothing. Must not be called from an [`Events`] callback.
     pub fn close(&self) -> Result<(), Arc<StoreFailure>> {
-        todo!()
+        self.handle.close()
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.handle.shared
+    }
+}
+
+impl Handle {
+    fn stop_threads(&self) {
+        self.shared.stop();
+        for handle in self.threads.lock().drain(..) {
+            // A callback that held the last clone of the store ends here, on one of its own threads.
+            if handle.thread().id() != thread::current().id() && handle.join().is_err() {
+                tracing::error!("a thread of the store panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.stop_threads();
+        // After the threads: whoever opens the store next finds nobody at work.
+        self.lock.lock().take();
     }
 }

@@ -108,6 +108,8 @@ impl File for RealFile {
         loop {
             match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len) {
                 Err(rustix::io::Errno::INTR) => {}
+                // A file system without it (NFS, some FUSE): blocks are reserved by writing them.
+                Err(rustix::io::Errno::OPNOTSUPP) => return self.write_zeros(len),
                 other => return Ok(other?),
             }
         }
@@ -142,5 +144,18 @@ impl File for RealFile {
 
     fn map(&self) -> io::Result<Map> {
         Map::new(&self.0)
+    }
+}
+
+impl RealFile {
+    fn write_zeros(&self, len: u64) -> io::Result<()> {
+        const ZEROS: &[u8] = &[0; 256 << 10];
+        let mut at = 0;
+        while at < len {
+            let part = (len - at).min(ZEROS.len() as u64);
+            self.0.write_all_at(&ZEROS[..part as usize], at)?;
+            at += part;
+        }
+        Ok(())
     }
 }

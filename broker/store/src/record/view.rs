@@ -141,9 +141,14 @@ pub fn check(bytes: &[u8], place: PhysicalOffset, room: u64, crc: bool) -> Resul
     Ok(Checked::Record(record))
 }
 
-/// What a record's topic must be: neither empty nor with a zero in it.
+/// The longest topic: its queues' directory has its name.
+pub(crate) const MAX_TOPIC_BYTES: usize = 255;
+
+/// What a record's topic must be: the name of a directory.
 pub(crate) fn is_topic(topic: &str) -> bool {
-    !topic.is_empty() && !topic.as_bytes().contains(&0)
+    (1..=MAX_TOPIC_BYTES).contains(&topic.len())
+        && !matches!(topic, "." | "..")
+        && !topic.bytes().any(|byte| byte == 0 || byte == b'/')
 }
 
 fn fields<'a>(at: &mut Cursor<'a>, size: u32, magic: u32) -> Result<RecordView<'a>, Reason> {

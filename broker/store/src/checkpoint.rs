@@ -1,0 +1,156 @@
+//! The checkpoint file: from where the next open has to look.
+//!
+//! 4096 bytes, replaced as a whole. The first 40 are RocketMQ's `StoreCheckpoint`: timestamps (ms since 1970) of the
+//! last message on disk, in the consume queues, in the index; the master's flushed offset; the confirm offset.
+//! Ours, which Apache ignores:
+//!
+//! | at | bytes | field |
+//! |---|---|---|
+//! | 64 | 8 | magic `GANTRYCP` |
+//! | 72 | 4 | version, 1 |
+//! | 76 | 4 | flags: 1 the store was closed cleanly, 2 `cut` holds |
+//! | 80 | 8 | `dispatched`: below it everything is flushed, and in consume queue files that were synced |
+//! | 88 | 8 | `confirmed` |
+//! | 96 | 8 | `flushed`: below it everything is on disk |
+//! | 104 | 8 | `cut`: the log is being cut here; what lies behind must go before anything else happens |
+//! | 112 | 4 | how many consume queues there are |
+//! | 116 | 4 | CRC32 of bytes 0..40 and 64..116 |
+//!
+//! The CRC covers Apache's part: once an Apache broker has run on the store, ours no longer holds, and the consume queues
+//! are made again from the log's beginning.
+
+use std::io;
+use std::path::Path;
+
+use crate::atomic_file;
+use crate::fs::Fs;
+
+/// Its name, under the store's root.
+pub(crate) const FILE: &str = "checkpoint";
+
+const FILE_BYTES: usize = 4096;
+const OURS: usize = 64;
+const CRC: usize = 116;
+const MAGIC: &[u8; 8] = b"GANTRYCP";
+const VERSION: u32 = 1;
+const CLEAN: u32 = 1;
+const HAS_CUT: u32 = 2;
+
+/// What a checkpoint says. `dispatched ≤ flushed`, `dispatched ≤ confirmed`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Checkpoint {
+    /// Store timestamp of the last record below `dispatched`, ms since 1970; 0 if unknown.
+    pub(crate) timestamp_ms: i64,
+    pub(crate) dispatched: u64,
+    pub(crate) confirmed: u64,
+    pub(crate) flushed: u64,
+    /// The log is being cut here.
+    pub(crate) cut: Option<u64>,
+    pub(crate) queues: u32,
+    /// The store was closed; nothing was written since.
+    pub(crate) clean: bool,
+}
+
+impl Checkpoint {
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![0; FILE_BYTES];
+        let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+        put(0, &self.timestamp_ms.to_be_bytes());
+        put(8, &self.timestamp_ms.to_be_bytes());
+        put(32, &self.confirmed.to_be_bytes());
+        put(OURS, MAGIC);
+        put(72, &VERSION.to_be_bytes());
+        let flags = if self.clean { CLEAN } else { 0 } | if self.cut.is_some() { HAS_CUT } else { 0 };
+        put(76, &flags.to_be_bytes());
+        put(80, &self.dispatched.to_be_bytes());
+        put(88, &self.confirmed.to_be_bytes());
+        put(96, &self.flushed.to_be_bytes());
+        put(104, &self.cut.unwrap_or(0).to_be_bytes());
+        put(112, &self.queues.to_be_bytes());
+        let crc = crc(&bytes);
+        bytes[CRC..CRC + 4].copy_from_slice(&crc.to_be_bytes());
+        bytes
+    }
+
+    /// `None` for a checkpoint that isn't ours, or no longer.
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let u32_at = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        let u64_at = |at: usize| Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        if bytes.get(OURS..OURS + 8)? != MAGIC || u32_at(72)? != VERSION || u32_at(CRC)? != crc(bytes) {
+            return None;
+        }
+        let flags = u32_at(76)?;
+        Some(Self {
+            timestamp_ms: u64_at(0)? as i64,
+            dispatched: u64_at(80)?,
+            confirmed: u64_at(88)?,
+            flushed: u64_at(96)?,
+            cut: if flags & HAS_CUT == 0 { None } else { Some(u64_at(104)?) },
+            queues: u32_at(112)?,
+            clean: flags & CLEAN != 0,
+        })
+    }
+}
+
+/// The checkpoint in `root`; `None` if there is none of ours that holds.
+pub(crate) fn read(fs: &dyn Fs, root: &Path) -> io::Result<Option<Checkpoint>> {
+    Ok(atomic_file::read_on(fs, &root.join(FILE))?.and_then(|bytes| Checkpoint::decode(&bytes)))
+}
+
+/// Replaces the checkpoint in `root`, durably.
+pub(crate) fn write(fs: &dyn Fs, root: &Path, checkpoint: &Checkpoint) -> io::Result<()> {
+    let Checkpoint { dispatched, confirmed, flushed, .. } = *checkpoint;
+    assert!(dispatched <= flushed && dispatched <= confirmed, "a checkpoint that claims too much: {checkpoint:?}");
+    atomic_file::replace_on(fs, &root.join(FILE), &checkpoint.encode())
+}
+
+fn crc(bytes: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&bytes[..40]);
+    hasher.update(&bytes[OURS..CRC]);
+    hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOME: Checkpoint = Checkpoint {
+        timestamp_ms: 1_700_000_000_123,
+        dispatched: 100,
+        confirmed: 200,
+        flushed: 300,
+        cut: Some(0),
+        queues: 7,
+        clean: true,
+    };
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let bytes = SOME.encode();
+        assert_eq!(bytes.len(), 4096);
+        assert_eq!(Checkpoint::decode(&bytes), Some(SOME));
+        let other = Checkpoint { cut: None, clean: false, ..SOME };
+        assert_eq!(Checkpoint::decode(&other.encode()), Some(other));
+    }
+
+    #[test]
+    fn apaches_fields_are_where_apache_reads_them() {
+        let bytes = SOME.encode();
+        assert_eq!(bytes[..8], 1_700_000_000_123_u64.to_be_bytes());
+        assert_eq!(bytes[8..16], 1_700_000_000_123_u64.to_be_bytes());
+        assert_eq!(bytes[16..32], [0; 16]);
+        assert_eq!(bytes[32..40], 200_u64.to_be_bytes());
+    }
+
+    #[test]
+    fn it_no_longer_holds_after_apache_wrote_its_part_or_any_byte_changed() {
+        for at in (0..40).chain(64..120) {
+            let mut bytes = SOME.encode();
+            bytes[at] ^= 1;
+            assert_eq!(Checkpoint::decode(&bytes), None, "byte {at}");
+        }
+        assert_eq!(Checkpoint::decode(&[0; 4096]), None);
+        assert_eq!(Checkpoint::decode(b"short"), None);
+    }
+}

@@ -1,0 +1,85 @@
+//! The checkpointer: syncs the consume queues and writes the checkpoint, so that the next open has little to read.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::StoreFailure;
+use crate::allocator::is_no_space;
+use crate::checkpoint::{self, Checkpoint};
+use crate::shared::{Checkpointing, Shared};
+
+/// Syncing thousands of queues takes long: it may take this part of the time at most.
+const QUEUE_SYNC_SHARE: u32 = 20;
+/// But they are synced at least so often.
+const LONGEST_QUEUE_SYNC_PAUSE: Duration = Duration::from_mins(1);
+
+/// The thread: until stopped or failed.
+pub(crate) fn run(shared: &Shared) {
+    while !shared.is_stopping() {
+        thread::park_timeout(shared.config.checkpoint_interval);
+        if shared.is_stopping() || periodic(shared).is_err() {
+            return;
+        }
+    }
+}
+
+fn periodic(shared: &Shared) -> Result<(), Arc<StoreFailure>> {
+    let mut state = shared.checkpointing.lock();
+    if Instant::now() >= state.next_queue_sync {
+        let begun = Instant::now();
+        sync_queues(shared, &mut state)?;
+        let pause = (begun.elapsed() * QUEUE_SYNC_SHARE).min(LONGEST_QUEUE_SYNC_PAUSE);
+        state.next_queue_sync = begun + pause;
+    }
+    let checkpoint = current(shared, &state);
+    if checkpoint == state.written {
+        return Ok(());
+    }
+    match checkpoint::write(&*shared.fs, shared.root(), &checkpoint) {
+        Ok(()) => state.written = checkpoint,
+        // The old one stays in force: more to read at the next open, nothing wrong.
+        Err(error) if is_no_space(&error) => tracing::warn!(%error, "no space for the checkpoint"),
+        Err(error) => return Err(shared.fail("replacement", shared.root().join(checkpoint::FILE), error)),
+    }
+    Ok(())
+}
+
+/// Makes the consume queues durable up to what is dispatched by now.
+pub(crate) fn sync_queues(shared: &Shared, state: &mut Checkpointing) -> Result<(), Arc<StoreFailure>> {
+    // First the mark, then the files: whatever is below the mark was written to one of them before.
+    let dispatched = shared.marks.dispatched();
+    let timestamp_ms = shared.dispatched_timestamp_ms.load(Ordering::Acquire);
+    shared.queues.files.sync().map_err(|(path, error)| shared.fail("fsync", path, error))?;
+    state.queues_synced = dispatched;
+    state.timestamp_ms = timestamp_ms;
+    Ok(())
+}
+
+/// What may be claimed now.
+pub(crate) fn current(shared: &Shared, state: &Checkpointing) -> Checkpoint {
+    let flushed = shared.marks.flushed();
+    Checkpoint {
+        timestamp_ms: state.timestamp_ms,
+        // Not more than is flushed: after a power loss units could point behind the log's end.
+        dispatched: state.queues_synced.min(flushed),
+        confirmed: shared.marks.confirmed(),
+        flushed,
+        cut: None,
+        queues: shared.queues.count() as u32,
+        clean: false,
+    }
+}
+
+/// Writes a checkpoint where that must not fail.
+pub(crate) fn write(
+    shared: &Shared,
+    state: &mut Checkpointing,
+    checkpoint: Checkpoint,
+) -> Result<(), Arc<StoreFailure>> {
+    let written = checkpoint::write(&*shared.fs, shared.root(), &checkpoint);
+    written.map_err(|error| shared.fail("replacement", shared.root().join(checkpoint::FILE), error))?;
+    state.written = checkpoint;
+    Ok(())
+}

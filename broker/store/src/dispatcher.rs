@@ -1,0 +1,250 @@
+//! The dispatcher: reads the log behind the confirm offset, and gives each message its consume queue unit.
+//!
+//! Invariant *Visibility*: no unit of a record above `confirmed` is written. A step parses records, writes units queue
+//! by queue, makes them readable, moves `dispatched`, and tells of them. A step can be repeated: nothing of it is
+//! readable before all of it is written, and a unit that is there already is passed over.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use crate::allocator::is_no_space;
+use crate::queues::unit::{UNIT_BYTES, Unit};
+use crate::queues::{Queue, Step, step};
+use crate::record::{self, Checked, RecordView};
+use crate::shared::Shared;
+use crate::{Damage, Dispatched, PhysicalOffset, StoreFailure, properties, tags};
+
+/// A step ends when it has so many records…
+const STEP_RECORDS: usize = 8192;
+/// …or so many bytes of the log.
+const STEP_BYTES: u64 = 8 << 20;
+/// How long to wait for room on a full disk.
+const NO_SPACE_PAUSE: Duration = Duration::from_secs(1);
+/// The topic of delayed messages, whose tags code is the time of delivery.
+const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
+
+/// Builds the steps; keeps its buffers.
+#[derive(Default)]
+pub(crate) struct Dispatcher {
+    told: Vec<Dispatched>,
+    /// By (topic, queue): what this step adds.
+    pending: HashMap<(Arc<str>, u32), Pending>,
+    /// The topics' names, shared by all that is told.
+    last_queue: Option<Arc<Queue>>,
+}
+
+struct Pending {
+    queue: Arc<Queue>,
+    first: u64,
+    next: u64,
+    units: Vec<u8>,
+}
+
+/// Why a step was not done.
+enum Stop {
+    Failed(Arc<StoreFailure>),
+    /// Heals.
+    NoSpace(PathBuf, io::Error),
+}
+
+/// The thread: until stopped or failed.
+pub(crate) fn run(shared: &Shared) {
+    let mut dispatcher = Dispatcher::default();
+    while !shared.is_stopping() {
+        match dispatcher.step(shared) {
+            Ok(true) => {}
+            Ok(false) => thread::park(),
+            Err(Stop::Failed(_latched)) => return,
+            Err(Stop::NoSpace(path, error)) => {
+                tracing::warn!(%error, path = %path.display(), "no space for consume queues: consumers see nothing new");
+                thread::park_timeout(NO_SPACE_PAUSE);
+            }
+        }
+    }
+}
+
+/// Dispatches all that is confirmed, at open.
+pub(crate) fn catch_up(shared: &Shared) -> Result<(), Arc<StoreFailure>> {
+    let mut dispatcher = Dispatcher::default();
+    loop {
+        match dispatcher.step(shared) {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(Stop::Failed(failure)) => return Err(failure),
+            Err(Stop::NoSpace(path, error)) => {
+                // The thread will go on with it.
+                tracing::warn!(%error, path = %path.display(), "no space for consume queues at start");
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Dispatcher {
+    /// One step; whether there was anything to do.
+    fn step(&mut self, shared: &Shared) -> Result<bool, Stop> {
+        let _gate = shared.dispatching.lock();
+        let (from, to) = (shared.marks.dispatched(), shared.marks.confirmed());
+        if from == to {
+            return Ok(false);
+        }
+        self.told.clear();
+        self.pending.clear();
+        self.last_queue = None;
+        let end = self.parse(shared, from, to)?;
+        if end == from {
+            return Ok(false);
+        }
+        for pending in self.pending.values().filter(|pending| !pending.units.is_empty()) {
+            let written = shared.queues.write(&pending.queue, pending.first, &pending.units);
+            written.map_err(|error| cant_write(shared, error))?;
+        }
+        for pending in self.pending.values() {
+            pending.queue.publish(pending.next);
+        }
+        shared.marks.publish_dispatched(end);
+        shared.events.dispatched(&self.told);
+        if shared.queues.files.too_many_dirty() {
+            // The checkpointer is behind: sync here rather than keep ever more files open for it.
+            let synced = shared.queues.files.sync();
+            synced.map_err(|(path, error)| Stop::Failed(shared.fail("fsync", path, error)))?;
+        }
+        Ok(true)
+    }
+
+    /// Takes in the records of one step; answers where it ends: a record's end, at most `to`.
+    fn parse(&mut self, shared: &Shared, from: u64, to: u64) -> Result<u64, Stop> {
+        let segment_end = shared.log.segment_end(from).unwrap_or(from);
+        let read_to = to.min(segment_end);
+        let bytes = shared.log.bytes(from, (read_to - from) as usize);
+        let bytes = bytes.map_err(|(path, error)| Stop::Failed(shared.fail("map", path, error)))?;
+        // Only a confirmed offset beyond the last segment could come here; there is none above `written`.
+        let bytes = bytes.unwrap_or_default();
+        let mut at = from;
+        let mut records = 0;
+        while at < read_to && records < STEP_RECORDS && at - from < STEP_BYTES {
+            let place = PhysicalOffset(at);
+            match record::check(&bytes[(at - from) as usize..], place, segment_end - at, false) {
+                Ok(Checked::Blank(room)) if u64::from(room) <= read_to - at => at += u64::from(room),
+                Ok(Checked::Record(record)) => {
+                    at += u64::from(record.size);
+                    self.take(shared, &record)?;
+                }
+                // `confirmed` lies within a record: that one is not confirmed.
+                Ok(Checked::Blank(_)) | Err(record::Reason::CutOff { .. }) if to < segment_end => break,
+                Err(record::Reason::Structure(_)) if read_to - at < record::BLANK_BYTES && to < segment_end => break,
+                Ok(Checked::Blank(_)) => unreachable!("a blank ends where the segment does"),
+                Err(reason) => {
+                    let path = shared.log.segment(at).map_or_else(|| shared.root().to_owned(), |s| s.path.clone());
+                    let damage = io::Error::other(Damage { at: place, reason });
+                    return Err(Stop::Failed(shared.fail("reading a record", path, damage)));
+                }
+            }
+            records += 1;
+        }
+        Ok(at)
+    }
+
+    /// Adds a record's unit to the step.
+    fn take(&mut self, shared: &Shared, record: &RecordView<'_>) -> Result<(), Stop> {
+        shared.dispatched_timestamp_ms.store(record.store_timestamp_ms, Ordering::Release);
+        if !record::has_queue_offset(record.sys_flag) {
+            return Ok(());
+        }
+        let queue = match &self.last_queue {
+            Some(queue) if queue.id == record.queue_id && *queue.topic == *record.topic => Arc::clone(queue),
+            _ => shared.queues.get_or_add(record.topic, record.queue_id),
+        };
+        self.last_queue = Some(Arc::clone(&queue));
+        let tags_code = tags_code(shared, record);
+        let unit = Unit { physical: record.physical.0, size: record.size, tags_code };
+        if self.place(shared, &queue, record.queue_offset.0, unit).map_err(|error| cant_write(shared, error))? {
+            self.told.push(Dispatched {
+                topic: Arc::clone(&queue.topic),
+                queue_id: record.queue_id,
+                queue_offset: record.queue_offset,
+                tags_code,
+                physical: record.physical,
+                size: record.size,
+            });
+        }
+        Ok(())
+    }
+
+    /// Puts a unit where it belongs; `false` if it has no place.
+    fn place(
+        &mut self,
+        shared: &Shared,
+        queue: &Arc<Queue>,
+        at: u64,
+        unit: Unit,
+    ) -> Result<bool, (PathBuf, io::Error)> {
+        let pending = self.pending.entry((Arc::clone(&queue.topic), queue.id)).or_insert_with(|| {
+            let next = queue.max();
+            Pending { queue: Arc::clone(queue), first: next, next, units: Vec::new() }
+        });
+        let fresh = pending.next == 0;
+        match step(pending.next, fresh, at) {
+            Step::Next => {}
+            Step::Begin => {
+                shared.queues.begin(queue, at)?;
+                (pending.first, pending.next) = (at, at);
+            }
+            Step::Gap => {
+                tracing::warn!(
+                    ?queue,
+                    from = pending.next,
+                    to = at,
+                    "the log lacks messages of a queue: filled with blanks"
+                );
+                for _ in pending.next..at {
+                    pending.units.extend_from_slice(&Unit::BLANK.encode());
+                }
+                pending.next = at;
+            }
+            Step::Repeated => {
+                let same = match at.checked_sub(pending.first) {
+                    Some(index) => pending.units[index as usize * UNIT_BYTES..][..UNIT_BYTES] == unit.encode(),
+                    None => shared.queues.read_one(queue, at)? == Some(unit),
+                };
+                if !same {
+                    tracing::error!(
+                        ?queue,
+                        at,
+                        ?unit,
+                        "two records with one number in their queue: the first one stays"
+                    );
+                }
+                return Ok(same);
+            }
+            Step::Implausible => {
+                tracing::error!(?queue, at, ?unit, "a record's number in its queue can't be: it is left out");
+                return Ok(false);
+            }
+        }
+        pending.units.extend_from_slice(&unit.encode());
+        pending.next = at + 1;
+        Ok(true)
+    }
+}
+
+fn cant_write(shared: &Shared, (path, error): (PathBuf, io::Error)) -> Stop {
+    if is_no_space(&error) { Stop::NoSpace(path, error) } else { Stop::Failed(shared.fail("write", path, error)) }
+}
+
+/// The tag's hash; of a delayed message the time of its delivery.
+fn tags_code(shared: &Shared, record: &RecordView<'_>) -> i64 {
+    if record.topic == SCHEDULE_TOPIC {
+        let level = properties::get(record.properties, properties::DELAY).and_then(|level| level.parse::<usize>().ok());
+        let levels = &shared.config.delay_levels_ms;
+        if let Some(level) = level.filter(|level| *level > 0 && !levels.is_empty()) {
+            return record.store_timestamp_ms + levels[level.min(levels.len()) - 1];
+        }
+    }
+    properties::get(record.properties, properties::TAGS).map_or(0, tags::tags_code)
+}

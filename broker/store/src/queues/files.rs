@@ -1,0 +1,207 @@
+//! The consume queues' files: opened when needed, a bounded number of them kept open, and which of them are to be synced.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::unit::UNIT_BYTES;
+use super::{DIRECTORY, Queue};
+use crate::fs::{File, Fs, OpenMode};
+use crate::segment::zero_data;
+
+/// What went wrong with which file.
+pub(crate) type FileError = (PathBuf, io::Error);
+
+pub(crate) struct QueueFiles {
+    fs: Arc<dyn Fs>,
+    units_per_file: u64,
+    max_open: usize,
+    open: Mutex<Open>,
+    dirty: Mutex<Dirty>,
+}
+
+/// The queue's key, and the number of the file in the queue.
+type FileKey = (u32, u64);
+
+#[derive(Default)]
+struct Open {
+    files: HashMap<FileKey, OpenFile>,
+    /// Counts uses, to know the least recent one.
+    clock: u64,
+}
+
+struct OpenFile {
+    file: Arc<dyn File>,
+    last_used: u64,
+}
+
+#[derive(Default)]
+struct Dirty {
+    files: HashMap<FileKey, (PathBuf, Arc<dyn File>)>,
+    directories: BTreeSet<PathBuf>,
+}
+
+impl QueueFiles {
+    pub(crate) fn new(fs: Arc<dyn Fs>, units_per_file: u32, max_open: usize) -> Self {
+        Self {
+            fs,
+            units_per_file: u64::from(units_per_file),
+            max_open: max_open.max(1),
+            open: Mutex::default(),
+            dirty: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn units_per_file(&self) -> u64 {
+        self.units_per_file
+    }
+
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.units_per_file * UNIT_BYTES as u64
+    }
+
+    /// A file's path: named by the place of its first byte in the queue, in 20 digits.
+    pub(crate) fn path(&self, queue: &Queue, file_no: u64) -> PathBuf {
+        queue.directory.join(format!("{:020}", file_no * self.file_bytes()))
+    }
+
+    /// The file, if there is one.
+    pub(crate) fn existing(&self, queue: &Queue, file_no: u64) -> Result<Option<Arc<dyn File>>, FileError> {
+        if let Some(file) = self.open.lock().get((queue.key, file_no)) {
+            return Ok(Some(file));
+        }
+        let path = self.path(queue, file_no);
+        match self.fs.open(&path, OpenMode::Write) {
+            Ok(file) => Ok(Some(self.remember((queue.key, file_no), file))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err((path, error)),
+        }
+    }
+
+    /// Writes into a file, which is made if missing.
+    pub(crate) fn write(&self, queue: &Queue, file_no: u64, at: u64, bytes: &[u8]) -> Result<(), FileError> {
+        let file = match self.existing(queue, file_no)? {
+            Some(file) => file,
+            None => self.create(queue, file_no)?,
+        };
+        file.write_all_at(bytes, at).map_err(|error| (self.path(queue, file_no), error))?;
+        self.mark_dirty(queue, file_no, file);
+        Ok(())
+    }
+
+    /// Zeros bytes `[from, to)` of a file; fine if there is none.
+    pub(crate) fn zero(&self, queue: &Queue, file_no: u64, from: u64, to: u64) -> Result<(), FileError> {
+        let Some(file) = self.existing(queue, file_no)? else { return Ok(()) };
+        zero_data(&*file, from, to).map_err(|error| (self.path(queue, file_no), error))?;
+        self.mark_dirty(queue, file_no, file);
+        Ok(())
+    }
+
+    /// Removes a file at recovery.
+    pub(crate) fn remove(&self, queue: &Queue, file_no: u64) -> Result<(), FileError> {
+        self.open.lock().files.remove(&(queue.key, file_no));
+        self.dirty.lock().files.remove(&(queue.key, file_no));
+        let path = self.path(queue, file_no);
+        self.fs.remove_file(&path).map_err(|error| (path, error))?;
+        self.dirty.lock().directories.insert(queue.directory.clone());
+        Ok(())
+    }
+
+    /// How many files were written since they were last synced.
+    pub(crate) fn dirty_count(&self) -> usize {
+        self.dirty.lock().files.len()
+    }
+
+    /// Whether so many files wait to be synced that it should not wait any longer: they are kept open for it.
+    pub(crate) fn too_many_dirty(&self) -> bool {
+        self.dirty_count() > self.max_open
+    }
+
+    /// Syncs all that was written before the call. A failure is final: the files are forgotten.
+    pub(crate) fn sync(&self) -> Result<(), FileError> {
+        let dirty = std::mem::take(&mut *self.dirty.lock());
+        for (path, file) in dirty.files.into_values() {
+            file.sync_data().map_err(|error| (path, error))?;
+        }
+        for path in dirty.directories {
+            match self.fs.sync_dir(&path) {
+                // A directory that was removed since has nothing to keep.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => other.map_err(|error| (path, error))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes everything under `root`, durably.
+    pub(crate) fn clear(&self, root: &Path) -> Result<(), FileError> {
+        self.open.lock().files.clear();
+        *self.dirty.lock() = Dirty::default();
+        let remake = || {
+            match self.fs.remove_dir_all(root) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            self.fs.create_dir_all(root)?;
+            self.fs.sync_dir(root.parent().unwrap_or(root))
+        };
+        debug_assert!(root.ends_with(DIRECTORY));
+        remake().map_err(|error| (root.to_owned(), error))
+    }
+
+    /// Sparse, unlike segments: thousands of queues would else take their 6 MB each.
+    fn create(&self, queue: &Queue, file_no: u64) -> Result<Arc<dyn File>, FileError> {
+        let path = self.path(queue, file_no);
+        let make = || {
+            self.fs.create_dir_all(&queue.directory)?;
+            let file = self.fs.open(&path, OpenMode::Create)?;
+            file.set_len(self.file_bytes())?;
+            Ok(file)
+        };
+        let file = make().map_err(|error: io::Error| (path.clone(), error))?;
+        let mut dirty = self.dirty.lock();
+        // The queue's directory, the topic's, and the one of all topics: any of them may be new.
+        dirty.directories.extend(queue.directory.ancestors().take(3).map(Path::to_owned));
+        drop(dirty);
+        Ok(self.remember((queue.key, file_no), file))
+    }
+
+    fn mark_dirty(&self, queue: &Queue, file_no: u64, file: Arc<dyn File>) {
+        let mut dirty = self.dirty.lock();
+        dirty.files.entry((queue.key, file_no)).or_insert_with(|| (self.path(queue, file_no), file));
+    }
+
+    fn remember(&self, key: FileKey, file: Arc<dyn File>) -> Arc<dyn File> {
+        let mut open = self.open.lock();
+        if open.files.len() >= self.max_open {
+            open.forget_some(self.max_open / 8 + 1);
+        }
+        open.clock += 1;
+        let last_used = open.clock;
+        open.files.insert(key, OpenFile { file: Arc::clone(&file), last_used });
+        file
+    }
+}
+
+impl Open {
+    fn get(&mut self, key: FileKey) -> Option<Arc<dyn File>> {
+        let open = self.files.get_mut(&key)?;
+        self.clock += 1;
+        open.last_used = self.clock;
+        Some(Arc::clone(&open.file))
+    }
+
+    /// Drops the `count` least recently used; several at once, so that the search for them is paid rarely.
+    fn forget_some(&mut self, count: usize) {
+        let mut uses: Vec<u64> = self.files.values().map(|open| open.last_used).collect();
+        let count = count.min(uses.len());
+        if count == 0 {
+            return;
+        }
+        let (_, &mut newest_to_go, _) = uses.select_nth_unstable(count - 1);
+        self.files.retain(|_, open| open.last_used > newest_to_go);
+    }
+}

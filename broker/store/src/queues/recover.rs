@@ -1,0 +1,193 @@
+//! What is found of the consume queues when the store opens.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::files::FileError;
+use super::unit::{UNIT_BYTES, Unit};
+use super::{Queue, Queues};
+use crate::fs::{Entry, Fs};
+
+/// The queues can't be used as they are; they have to be made again from the log.
+#[derive(Debug)]
+pub(crate) enum Error {
+    /// Not what the store leaves behind, whatever happens to it.
+    Unusable(String),
+    /// The system refused.
+    Io(FileError),
+}
+
+/// Opens all queues under `queues`' root. Units of records from `dispatched` on are taken away, and those of
+/// records below `oldest` can't be read. After a clean stop (`clean`) the ends are searched, else looked for step
+/// by step, because a power loss may have left any mixture of written and unwritten sectors behind the last sync.
+pub(crate) fn recover(queues: &Queues, fs: &dyn Fs, dispatched: u64, oldest: u64, clean: bool) -> Result<(), Error> {
+    for topic in list(fs, &queues.root)? {
+        if !topic.is_dir {
+            return Err(Error::Unusable(format!("{} is no directory of a topic", topic.name)));
+        }
+        for queue in list(fs, &queues.root.join(&topic.name))? {
+            let id = queue.name.parse::<u32>().ok().filter(|_| queue.is_dir);
+            let id =
+                id.ok_or_else(|| Error::Unusable(format!("{}/{} is no directory of a queue", topic.name, queue.name)))?;
+            let queue = queues.get_or_add(&topic.name, id);
+            open_queue(queues, fs, &queue, Bounds { dispatched, oldest, clean })?;
+        }
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy)]
+struct Bounds {
+    dispatched: u64,
+    oldest: u64,
+    clean: bool,
+}
+
+fn open_queue(queues: &Queues, fs: &dyn Fs, queue: &Arc<Queue>, bounds: Bounds) -> Result<(), Error> {
+    let mut files = file_numbers(queues, queue, list(fs, &queue.directory)?)?;
+    let units = queues.files.units_per_file();
+    let mut end = None;
+    while let Some(&last) = files.last() {
+        let found = find_end(queues, queue, last, bounds)?;
+        if found > 0 {
+            end = Some(last * units + found);
+            break;
+        }
+        queues.files.remove(queue, last).map_err(Error::Io)?;
+        files.pop();
+    }
+    let (Some(end), Some(&first)) = (end, files.first()) else { return Ok(()) };
+    queue.max.store(end, Ordering::Release);
+    queue.touched.store(end, Ordering::Release);
+    let min = find_min(queues, queue, first * units, end, bounds.oldest).map_err(Error::Io)?;
+    queue.min.store(min, Ordering::Release);
+    Ok(())
+}
+
+/// The queue's files, oldest first, without gaps. Empty ones at the end were made and not used before a crash.
+fn file_numbers(queues: &Queues, queue: &Queue, entries: Vec<Entry>) -> Result<Vec<u64>, Error> {
+    let bytes = queues.files.file_bytes();
+    let mut numbers: Vec<u64> = Vec::with_capacity(entries.len());
+    let count = entries.len();
+    for (index, entry) in entries.into_iter().enumerate() {
+        let path = queue.directory.join(&entry.name);
+        let base = entry.name.parse::<u64>().ok().filter(|base| entry.name.len() == 20 && base.is_multiple_of(bytes));
+        let number =
+            base.ok_or_else(|| Error::Unusable(format!("{} is no file of this queue", path.display())))? / bytes;
+        if entry.len == 0 && index + 1 == count {
+            queues.files.remove(queue, number).map_err(Error::Io)?;
+            break;
+        }
+        if entry.len != bytes {
+            return Err(Error::Unusable(format!("{} has {} bytes, not {bytes}", path.display(), entry.len)));
+        }
+        if numbers.last().is_some_and(|last| last + 1 != number) {
+            return Err(Error::Unusable(format!("the file before {} is missing", path.display())));
+        }
+        numbers.push(number);
+    }
+    Ok(numbers)
+}
+
+/// How many units of the file are to be kept; what follows in it is zeroed.
+fn find_end(queues: &Queues, queue: &Queue, file_no: u64, bounds: Bounds) -> Result<u64, Error> {
+    let path = || queues.files.path(queue, file_no);
+    let file = queues.files.existing(queue, file_no).map_err(Error::Io)?;
+    let file = file.ok_or_else(|| Error::Io((path(), io::ErrorKind::NotFound.into())))?;
+    let units = queues.files.units_per_file();
+    let io = |error| Error::Io((path(), error));
+
+    let kept = if bounds.clean { search_end(&*file, units, bounds) } else { walk_to_end(&*file, units, bounds) };
+    let kept = kept.map_err(io)?;
+    let from = kept * UNIT_BYTES as u64;
+    if file.next_data(from).map_err(io)?.is_some() {
+        queues.files.zero(queue, file_no, from, queues.files.file_bytes()).map_err(Error::Io)?;
+    }
+    Ok(kept)
+}
+
+/// The units of a file that was left whole: a run of units below `dispatched`, then others or zeros.
+fn search_end(file: &dyn crate::fs::File, units: u64, bounds: Bounds) -> io::Result<u64> {
+    let (mut low, mut high) = (0, units);
+    while low < high {
+        let middle = low.midpoint(high);
+        let mut bytes = [0; UNIT_BYTES];
+        file.read_exact_at(&mut bytes, middle * UNIT_BYTES as u64)?;
+        let unit = Unit::decode(&bytes);
+        if !unit.is_empty() && unit.physical < bounds.dispatched { low = middle + 1 } else { high = middle }
+    }
+    Ok(low)
+}
+
+/// The same, one after the other, up to the first that can't follow the one before: a sector that was lost can make
+/// any number of a unit smaller, so only an unbroken run counts.
+fn walk_to_end(file: &dyn crate::fs::File, units: u64, bounds: Bounds) -> io::Result<u64> {
+    const CHUNK_UNITS: usize = 4096;
+    let mut bytes = vec![0; CHUNK_UNITS * UNIT_BYTES];
+    // Blanks count only once a unit follows them.
+    let (mut at, mut floor, mut end) = (0, 0, 0);
+    while at < units {
+        let wanted = CHUNK_UNITS.min((units - at) as usize);
+        let read = file.read_at(&mut bytes[..wanted * UNIT_BYTES], at * UNIT_BYTES as u64)?;
+        for unit in Unit::decode_all(&bytes[..read]) {
+            let follows = unit.is_blank() || (unit.physical >= floor && unit.end() <= bounds.dispatched);
+            if unit.is_empty() || !follows {
+                return Ok(end);
+            }
+            at += 1;
+            if !unit.is_blank() {
+                floor = unit.end();
+                end = at;
+            }
+        }
+        if read < wanted * UNIT_BYTES {
+            break;
+        }
+    }
+    Ok(end)
+}
+
+/// The first unit of `[from, end)` whose record the log still has.
+fn find_min(queues: &Queues, queue: &Queue, from: u64, end: u64, oldest: u64) -> Result<u64, FileError> {
+    let (mut low, mut high) = (from, end);
+    while low < high {
+        let middle = low.midpoint(high);
+        // A blank is judged by what follows it: so the answers still go from "removed" to "kept" once.
+        match next_real(queues, queue, middle, end)? {
+            Some((_, unit)) if unit.physical < oldest => low = middle + 1,
+            _ => high = middle,
+        }
+    }
+    Ok(next_real(queues, queue, low, end)?.map_or(end, |(at, _)| at))
+}
+
+/// The first unit of `[from, end)` that isn't blank.
+fn next_real(queues: &Queues, queue: &Queue, from: u64, end: u64) -> Result<Option<(u64, Unit)>, FileError> {
+    let mut bytes = [0; 64 * UNIT_BYTES];
+    let mut at = from;
+    while at < end {
+        let wanted = (end - at).min(64) as usize * UNIT_BYTES;
+        let read = queues.read(queue, at, &mut bytes[..wanted])?;
+        if read == 0 {
+            return Err((
+                queues.files.path(queue, at / queues.files.units_per_file()),
+                io::ErrorKind::UnexpectedEof.into(),
+            ));
+        }
+        let units = Unit::decode_all(&bytes[..read * UNIT_BYTES]);
+        if let Some((index, unit)) = units.enumerate().find(|(_, unit)| !unit.is_blank()) {
+            return Ok(Some((at + index as u64, unit)));
+        }
+        at += read as u64;
+    }
+    Ok(None)
+}
+
+fn list(fs: &dyn Fs, path: &Path) -> Result<Vec<Entry>, Error> {
+    match fs.list(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other.map_err(|error| Error::Io((path.to_owned(), error))),
+    }
+}

@@ -1,0 +1,77 @@
+//! Reading the log as it lies in the files.
+
+use bytes::Bytes;
+
+use crate::record::{self, BLANK_BYTES, Checked, MAGIC_BLANK, MAGIC_V1, MAGIC_V2, Reason};
+use crate::shared::Shared;
+use crate::{Damage, PhysicalOffset, ReadError, ReadLog};
+
+pub(super) fn read_log(shared: &Shared, from: PhysicalOffset, max_bytes: usize) -> Result<ReadLog, ReadError> {
+    let written = shared.marks.written();
+    let oldest = shared.log.oldest();
+    if from.0 < oldest {
+        return Ok(ReadLog::Gone { oldest: PhysicalOffset(oldest) });
+    }
+    if from.0 >= written {
+        let past = from.0 > written;
+        return if past {
+            Err(ReadError::PastEnd { from, written: PhysicalOffset(written) })
+        } else {
+            Ok(ReadLog::AtEnd)
+        };
+    }
+    let segment_end = shared.log.segment_end(from.0).unwrap_or(from.0);
+    let readable = segment_end.min(written) - from.0;
+    let Some(bytes) = slice(shared, from.0, readable)? else { return Ok(ReadLog::AtEnd) };
+    let len = whole_records(&bytes, from, max_bytes)?;
+    Ok(ReadLog::Bytes { bytes: bytes.slice(..len), next: from + len as u64 })
+}
+
+/// How much of `bytes`, which end at a record's end, to take: whole records, at least one.
+fn whole_records(bytes: &[u8], from: PhysicalOffset, max_bytes: usize) -> Result<usize, Damage> {
+    let mut len = 0;
+    while let Some((head, _)) = bytes[len..].split_first_chunk::<8>() {
+        let [size, magic] = [0, 4].map(|at| head[at..at + 4].iter().fold(0_u32, |n, &b| n << 8 | u32::from(b)));
+        let next = len + size as usize;
+        let reason = match magic {
+            MAGIC_V1 | MAGIC_V2 | MAGIC_BLANK if next > bytes.len() => {
+                Some(Reason::CutOff { have: (bytes.len() - len) as u64, need: u64::from(size) })
+            }
+            MAGIC_V1 | MAGIC_V2 | MAGIC_BLANK if u64::from(size) < BLANK_BYTES => Some(Reason::Structure("size")),
+            MAGIC_V1 | MAGIC_V2 | MAGIC_BLANK => None,
+            0 if size == 0 => Some(Reason::Zeros),
+            other => Some(Reason::Magic(other)),
+        };
+        if let Some(reason) = reason {
+            return Err(Damage { at: from + len as u64, reason });
+        }
+        if len > 0 && next > max_bytes {
+            break;
+        }
+        len = next;
+    }
+    Ok(len)
+}
+
+/// See [`Store::record_at`](crate::Store::record_at).
+pub(super) fn record_at(shared: &Shared, physical: PhysicalOffset) -> Option<Bytes> {
+    let dispatched = shared.marks.dispatched();
+    let segment_end = shared.log.segment_end(physical.0)?;
+    let readable = segment_end.min(dispatched).checked_sub(physical.0)?;
+    let bytes = match slice(shared, physical.0, readable) {
+        Ok(bytes) => bytes?,
+        Err(error) => {
+            tracing::error!(%error, %physical, "can't read a record");
+            return None;
+        }
+    };
+    match record::check(&bytes, physical, segment_end - physical.0, false) {
+        Ok(Checked::Record(record)) => Some(bytes.slice(..record.size as usize)),
+        Ok(Checked::Blank(_)) | Err(_) => None,
+    }
+}
+
+/// The log's bytes, if they are there and written.
+pub(super) fn slice(shared: &Shared, from: u64, len: u64) -> Result<Option<Bytes>, ReadError> {
+    shared.log.bytes(from, len as usize).map_err(|(path, source)| ReadError::Io { path, source })
+}
