@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 
+use flate2::Crc;
 use flate2::read::ZlibDecoder;
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,13 @@ impl RegisterBrokerBody {
         }
         if compressed { decode_compressed(body, MAX_UNFOLDED_BYTES) } else { parse(body) }
     }
+}
+
+/// What goes into the header's `bodyCrc32`: CRC-32 without its highest bit.
+pub fn body_crc32(body: &[u8]) -> i32 {
+    let mut crc = Crc::new();
+    crc.update(body);
+    (crc.sum() & 0x7FFF_FFFF) as i32
 }
 
 /// zlib of: `length 4, DataVersion as JSON | topics 4 | {length 4, topic as text}* | length 4, filter servers as JSON`,
@@ -142,6 +150,11 @@ mod tests {
         }
         let error = RegisterBrokerBody::decode(&compress(&[VERSION, b"[]"], &["t 4 x 6 T"]), true, 401).unwrap_err();
         assert_eq!(error.to_string(), "compressed registration: malformed topic `t 4 x 6 T`");
+    }
+
+    #[test]
+    fn the_crc_is_the_usual_one_without_its_sign() {
+        assert_eq!(body_crc32(b"123456789"), 0x4BF4_3926);
     }
 
     #[test]
