@@ -152,7 +152,7 @@ impl Services {
     }
 
     /// GET_BROKER_CONFIG: what the services go by, as properties text.
-    pub(super) fn broker_config(&self) -> Result<Response, Refusal> {
+    pub(super) fn broker_config(&self) -> Response {
         let config = &self.config;
         let mut text = String::new();
         let mut line = |key: &str, value: &dyn std::fmt::Display| {
@@ -170,7 +170,7 @@ impl Services {
         line("longPollingEnable", &config.long_polling);
         line("maxTransferCountOnMessageInMemory", &config.max_pull_messages);
         line("maxTransferBytesOnMessageInMemory", &config.max_pull_bytes);
-        Ok(Response::success().with_body(text.into_bytes()))
+        Response::success().with_body(text.into_bytes())
     }
 
     /// GET_BROKER_RUNTIME_INFO.

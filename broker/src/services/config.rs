@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 /// Settings of the services, named after the RocketMQ keys that fill them (in the comments).
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "RocketMQ's own switches")]
 pub struct ServicesConfig {
     /// `brokerClusterName`
     pub cluster_name: String,

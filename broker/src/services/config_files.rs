@@ -51,36 +51,40 @@ pub enum FileError {
     },
 }
 
-/// A file's content: a table, its version, and our mark.
+/// `topics.json`
 #[derive(Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Content<T> {
+struct TopicFile {
     data_version: DataVersion,
-    #[serde(skip_serializing_if = "Option::is_none")]
     gantry_metadata_offset: Option<u64>,
-    #[serde(flatten)]
-    table: T,
-}
-
-#[derive(Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct TopicTable {
-    #[serde(default)]
     topic_config_table: BTreeMap<String, TopicConfig>,
 }
 
+/// `subscriptionGroup.json`
 #[derive(Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct GroupTable {
-    #[serde(default)]
+#[serde(rename_all = "camelCase", default)]
+struct GroupFile {
+    data_version: DataVersion,
+    gantry_metadata_offset: Option<u64>,
     subscription_group_table: BTreeMap<String, GroupConfig>,
 }
 
+/// `consumerOffset.json`, with what lies below `topic@group`
 #[derive(Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct OffsetTable<T> {
-    #[serde(default = "BTreeMap::new")]
-    offset_table: BTreeMap<String, T>,
+#[serde(rename_all = "camelCase", default)]
+struct OffsetFile {
+    data_version: DataVersion,
+    gantry_metadata_offset: Option<u64>,
+    offset_table: BTreeMap<String, QueueOffsets>,
+}
+
+/// `delayOffset.json`, by level
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct DelayFile {
+    data_version: DataVersion,
+    gantry_metadata_offset: Option<u64>,
+    offset_table: BTreeMap<u32, u64>,
 }
 
 const TOPICS: &str = "topics.json";
@@ -97,58 +101,66 @@ impl ConfigFiles {
 
     /// Reads all four. A missing file is an empty table that holds nothing of the log.
     pub fn load(&self) -> Result<Loaded, FileError> {
-        let mut marks = Vec::new();
-        let topics = self.read::<TopicTable>(TOPICS, &mut marks)?;
-        let groups = self.read::<GroupTable>(GROUPS, &mut marks)?;
-        let offsets = self.read::<OffsetTable<QueueOffsets>>(OFFSETS, &mut marks)?;
-        let delay = self.read::<OffsetTable<u64>>(DELAY, &mut marks)?;
-        let levels = delay.table.offset_table.iter().filter_map(|(level, offset)| Some((level.parse().ok()?, *offset)));
+        let topics: Option<TopicFile> = self.read(TOPICS)?;
+        let groups: Option<GroupFile> = self.read(GROUPS)?;
+        let offsets: Option<OffsetFile> = self.read(OFFSETS)?;
+        let delay: Option<DelayFile> = self.read(DELAY)?;
+        // The outer option: is there a file; the inner: does it have our mark.
+        let marks = [
+            topics.as_ref().map(|file| file.gantry_metadata_offset),
+            groups.as_ref().map(|file| file.gantry_metadata_offset),
+            offsets.as_ref().map(|file| file.gantry_metadata_offset),
+            delay.as_ref().map(|file| file.gantry_metadata_offset),
+        ];
+        let (topics, groups) = (topics.unwrap_or_default(), groups.unwrap_or_default());
+        let (offsets, delay) = (offsets.unwrap_or_default(), delay.unwrap_or_default());
         let tables = Tables {
-            next: marks.iter().map(|mark| mark.unwrap_or(0)).min().unwrap_or(0),
-            topics: Versioned { version: topics.data_version, entries: topics.table.topic_config_table },
-            groups: Versioned { version: groups.data_version, entries: groups.table.subscription_group_table },
-            offsets: Versioned { version: offsets.data_version, entries: offsets.table.offset_table },
-            delay: levels.collect(),
+            next: marks.iter().map(|mark| mark.flatten().unwrap_or(0)).min().unwrap_or(0),
+            topics: Versioned { version: topics.data_version, entries: topics.topic_config_table },
+            groups: Versioned { version: groups.data_version, entries: groups.subscription_group_table },
+            offsets: Versioned { version: offsets.data_version, entries: offsets.offset_table },
+            delay: delay.offset_table,
         };
-        Ok(Loaded { tables, foreign: marks.contains(&None) })
+        Ok(Loaded { tables, foreign: marks.contains(&Some(None)) })
     }
 
     /// Replaces all four.
     pub fn save(&self, tables: &Tables) -> Result<(), FileError> {
-        let topics = TopicTable { topic_config_table: tables.topics.entries.clone() };
-        self.write(TOPICS, tables.next, &tables.topics.version, topics)?;
-        let groups = GroupTable { subscription_group_table: tables.groups.entries.clone() };
-        self.write(GROUPS, tables.next, &tables.groups.version, groups)?;
-        let offsets = OffsetTable { offset_table: tables.offsets.entries.clone() };
-        self.write(OFFSETS, tables.next, &tables.offsets.version, offsets)?;
-        let levels = tables.delay.iter().map(|(level, offset)| (level.to_string(), *offset));
-        self.write(DELAY, tables.next, &tables.offsets.version, OffsetTable { offset_table: levels.collect() })
+        let gantry_metadata_offset = Some(tables.next);
+        self.write(
+            TOPICS,
+            &TopicFile {
+                data_version: tables.topics.version.clone(),
+                gantry_metadata_offset,
+                topic_config_table: tables.topics.entries.clone(),
+            },
+        )?;
+        self.write(
+            GROUPS,
+            &GroupFile {
+                data_version: tables.groups.version.clone(),
+                gantry_metadata_offset,
+                subscription_group_table: tables.groups.entries.clone(),
+            },
+        )?;
+        let data_version = tables.offsets.version.clone();
+        let offset_table = tables.offsets.entries.clone();
+        self.write(OFFSETS, &OffsetFile { data_version: data_version.clone(), gantry_metadata_offset, offset_table })?;
+        self.write(DELAY, &DelayFile { data_version, gantry_metadata_offset, offset_table: tables.delay.clone() })
     }
 
-    /// Notes the file's mark: `Some(None)` means that it is there and has none.
-    fn read<T: Default + DeserializeOwned>(
-        &self,
-        name: &str,
-        marks: &mut Vec<Option<u64>>,
-    ) -> Result<Content<T>, FileError> {
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, FileError> {
         let path = self.dir.join(name);
-        let text = match std::fs::read(&path) {
-            Ok(text) => text,
-            Err(problem) if problem.kind() == std::io::ErrorKind::NotFound => {
-                marks.push(Some(0));
-                return Ok(Content::default());
-            }
-            Err(source) => return Err(FileError::Io { path, source }),
-        };
-        let content: Content<T> = body::parse(&text).map_err(|source| FileError::Content { path, source })?;
-        marks.push(content.gantry_metadata_offset);
-        Ok(content)
+        match atomic_file::read(&path) {
+            Ok(None) => Ok(None),
+            Ok(Some(text)) => body::parse(&text).map(Some).map_err(|source| FileError::Content { path, source }),
+            Err(source) => Err(FileError::Io { path, source }),
+        }
     }
 
-    fn write<T: Serialize>(&self, name: &str, next: u64, version: &DataVersion, table: T) -> Result<(), FileError> {
+    fn write<T: Serialize>(&self, name: &str, content: &T) -> Result<(), FileError> {
         let path = self.dir.join(name);
-        let content = Content { data_version: version.clone(), gantry_metadata_offset: Some(next), table };
-        let text = match body::to_json(&content) {
+        let text = match body::to_json(content) {
             Ok(text) => text,
             Err(source) => return Err(FileError::Content { path, source }),
         };

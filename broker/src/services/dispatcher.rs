@@ -51,7 +51,7 @@ impl Services {
             code::GET_TOPIC_CONFIG => return self.topic_config(request),
             code::GET_ALL_SUBSCRIPTIONGROUP_CONFIG => return self.all_groups(),
             code::GET_SUBSCRIPTIONGROUP_CONFIG => return self.group_config(request),
-            code::GET_BROKER_CONFIG => return self.broker_config(),
+            code::GET_BROKER_CONFIG => return Ok(self.broker_config()),
             code::GET_BROKER_RUNTIME_INFO => return self.runtime_info(),
             code::GET_SYSTEM_TOPIC_LIST_FROM_BROKER => return self.system_topics(),
             code::GET_ALL_CONSUMER_OFFSET => return self.all_offsets(),

@@ -53,12 +53,10 @@ impl Services {
     /// GET_SUBSCRIPTIONGROUP_CONFIG.
     pub(super) fn group_config(&self, request: &Command) -> Result<Response, Refusal> {
         let header: GetSubscriptionGroup<'_> = request.header()?;
-        match self.live.groups.get(header.group) {
-            Some(config) => json(&*config),
-            None => {
-                let text = format!("subscription group [{}] does not exist", header.group);
-                Err(Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, text))
-            }
-        }
+        let Some(config) = self.live.groups.get(header.group) else {
+            let text = format!("subscription group [{}] does not exist", header.group);
+            return Err(Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, text));
+        };
+        json(&*config)
     }
 }

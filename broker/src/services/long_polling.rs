@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_message_wakes_those_who_wait_for_its_queue_and_want_it() {
-        let (room, later) = (WaitingRoom::new(10), Instant::now() + Duration::from_secs(60));
+        let (room, later) = (WaitingRoom::new(10), Instant::now() + Duration::from_mins(1));
         for (queue, name) in [(0, "a"), (0, "b"), (1, "c")] {
             room.enter(wanted("t", queue, 1, later), name).unwrap();
         }
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_full_room_gives_the_request_back() {
-        let (room, later) = (WaitingRoom::new(1), Instant::now() + Duration::from_secs(60));
+        let (room, later) = (WaitingRoom::new(1), Instant::now() + Duration::from_mins(1));
         room.enter(wanted("t", 0, 1, later), 1).unwrap();
         assert_eq!(room.enter(wanted("t", 0, 1, later), 2), Err(2));
         assert_eq!(room.clear(), [1]);

@@ -81,13 +81,11 @@ impl Services {
     /// VIEW_MESSAGE_BY_ID: the record at a physical offset, if consumers may see it yet.
     pub(super) fn view_message(&self, request: &Command) -> Result<Response, Refusal> {
         let header: ViewMessage<'_> = request.header()?;
-        match self.visible_record(header.offset) {
-            Some(record) => Ok(Response::success().with_body(record)),
-            None => {
-                let text = format!("can not find message by the offset, {}", header.offset);
-                Err(Refusal::new(response::SYSTEM_ERROR, text))
-            }
-        }
+        let Some(record) = self.visible_record(header.offset) else {
+            let text = format!("can not find message by the offset, {}", header.offset);
+            return Err(Refusal::new(response::SYSTEM_ERROR, text));
+        };
+        Ok(Response::success().with_body(record))
     }
 
     /// The record at an offset that a client names. Nothing above the confirm offset, nothing of the broker's own.

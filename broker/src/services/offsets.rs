@@ -82,8 +82,8 @@ impl ConsumerOffsets {
         let mut changes: Vec<Change> = take(deleted).into_iter().map(Change::OffsetsDeleted).collect();
         for (topic, group) in dirty.drain(..) {
             let Some(queues) = topics.get_mut(&topic).and_then(|groups| groups.get_mut(&group)) else { continue };
-            let changed = take(&mut queues.changed);
-            let offsets = changed.into_iter().filter_map(|queue| Some((queue, *queues.offsets.get(&queue)?))).collect();
+            let moved = take(&mut queues.changed);
+            let offsets = moved.into_iter().filter_map(|queue| Some((queue, *queues.offsets.get(&queue)?))).collect();
             changes.push(Change::Offsets { topic: topic.to_string(), group: group.to_string(), offsets });
         }
         changes

@@ -29,7 +29,7 @@ pub(super) struct Pull {
 }
 
 /// Longest wait that a client gets; clients ask for 15 to 30 s and give up soon after.
-const MAX_SUSPEND: Duration = Duration::from_secs(60);
+const MAX_SUSPEND: Duration = Duration::from_mins(1);
 
 impl Services {
     /// Answers a pull, or lets it wait.

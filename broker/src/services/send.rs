@@ -107,7 +107,7 @@ impl Services {
             let text = format!("the topic[{}] sending message is forbidden", topic.name);
             return Err(Refusal::new(response::NO_PERMISSION, text));
         }
-        let queue = self.pick_queue(&topic, header.queue_id)?;
+        let queue = pick_queue(&topic, header.queue_id)?;
         let reconsume_times = header.reconsume_times.unwrap_or(0).max(0);
         let group = topic.name.strip_prefix(names::RETRY_PREFIX).map(str::to_owned);
         let dead = match &group {
@@ -162,20 +162,6 @@ impl Services {
             self.metadata.flush();
         }
         Ok(topic)
-    }
-
-    fn pick_queue(&self, topic: &Topic, wanted: i32) -> Result<u32, Refusal> {
-        let config = &topic.config;
-        let Ok(queue) = u32::try_from(wanted) else { return random_queue(topic) };
-        if wanted >= config.write_queue_nums.max(config.read_queue_nums) {
-            let (write, read) = (config.write_queue_nums, config.read_queue_nums);
-            let text = format!(
-                "request queueId[{wanted}] is illegal, topic[{}] has {write} to write, {read} to read",
-                topic.name
-            );
-            return Err(Refusal::new(response::SYSTEM_ERROR, text));
-        }
-        Ok(queue)
     }
 
     /// A consumer's own send to its retry topic: has the message been tried often enough?
@@ -277,6 +263,19 @@ impl Model<'_> {
             properties,
         }
     }
+}
+
+/// The queue the producer asks for, or any if it leaves that to the broker.
+fn pick_queue(topic: &Topic, wanted: i32) -> Result<u32, Refusal> {
+    let config = &topic.config;
+    let Ok(queue) = u32::try_from(wanted) else { return random_queue(topic) };
+    if wanted >= config.write_queue_nums.max(config.read_queue_nums) {
+        let (write, read) = (config.write_queue_nums, config.read_queue_nums);
+        let text =
+            format!("request queueId[{wanted}] is illegal, topic[{}] has {write} to write, {read} to read", topic.name);
+        return Err(Refusal::new(response::SYSTEM_ERROR, text));
+    }
+    Ok(queue)
 }
 
 /// A queue of the topic that may be written, any.

@@ -76,7 +76,7 @@ impl Services {
             "message given up, to the dead letter topic"
         );
         let queue = random_queue(&topic)?;
-        let mut properties = self.properties_back(origin);
+        let mut properties = properties_back(origin);
         properties.remove(key::DELAY);
         Ok(self.again(origin, topic.name.clone(), queue, properties))
     }
@@ -90,22 +90,10 @@ impl Services {
         }
         let queue = random_queue(&topic)?;
         let level = self.delay_levels.clamp(level).unwrap_or(1);
-        let mut properties = self.properties_back(origin);
+        let mut properties = properties_back(origin);
         properties.set(key::DELAY, &level.to_string());
         properties.set(key::REAL_TOPIC, &topic.name).set(key::REAL_QUEUE, &queue.to_string());
         Ok(self.again(origin, self.schedule_topic.clone(), level - 1, properties))
-    }
-
-    fn properties_back(&self, origin: &RecordView<'_>) -> Builder {
-        let mut back = Builder::from_encoded(origin.properties);
-        back.remove(key::WAIT);
-        if properties::get(origin.properties, key::RETRY_TOPIC).is_none() {
-            back.push(key::RETRY_TOPIC, origin.topic);
-        }
-        if properties::get(origin.properties, key::ORIGIN_MESSAGE_ID).is_none() {
-            back.push(key::ORIGIN_MESSAGE_ID, &record::message_id(origin.store_host, origin.physical));
-        }
-        back
     }
 
     /// The message once more, but for its body.
@@ -130,4 +118,17 @@ impl Services {
             properties: properties.build(),
         }
     }
+}
+
+/// The message's properties, and where it came from first.
+fn properties_back(origin: &RecordView<'_>) -> Builder {
+    let mut back = Builder::from_encoded(origin.properties);
+    back.remove(key::WAIT);
+    if properties::get(origin.properties, key::RETRY_TOPIC).is_none() {
+        back.push(key::RETRY_TOPIC, origin.topic);
+    }
+    if properties::get(origin.properties, key::ORIGIN_MESSAGE_ID).is_none() {
+        back.push(key::ORIGIN_MESSAGE_ID, &record::message_id(origin.store_host, origin.physical));
+    }
+    back
 }

@@ -74,14 +74,18 @@ pub(super) fn store(properties: &str, scan: &Scan<'_>, extra: &[(&str, &str)], a
     arena.reserve(properties.len() + 1 + extra_len);
     if scan.rewrite || extra.len() > 1 {
         let kept = |name: &str| name != key::WAIT && extra.iter().all(|(new, _)| *new != name);
-        pairs(properties).filter(|(name, _)| kept(name)).for_each(|(name, value)| put(arena, name, value));
+        for (name, value) in pairs(properties).filter(|(name, _)| kept(name)) {
+            put(arena, name, value);
+        }
     } else {
         arena.put_slice(properties.as_bytes());
         if properties.as_bytes().last().is_some_and(|last| *last != 2) {
             arena.put_u8(2);
         }
     }
-    extra.iter().for_each(|(name, value)| put(arena, name, value));
+    for (name, value) in extra {
+        put(arena, name, value);
+    }
     arena.split().freeze()
 }
 

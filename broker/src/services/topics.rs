@@ -281,7 +281,7 @@ fn check_numbers(config: &TopicConfig) -> Result<(), Refusal> {
             return bad(what, value);
         }
     }
-    if !(0..=7).contains(&config.perm) { bad("perm", config.perm) } else { Ok(()) }
+    if (0..=7).contains(&config.perm) { Ok(()) } else { bad("perm", config.perm) }
 }
 
 fn check_not_system(name: &str) -> Result<(), Refusal> {

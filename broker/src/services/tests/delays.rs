@@ -1,0 +1,50 @@
+//! Delayed messages.
+
+use super::harness::*;
+use crate::services::ServicesConfig;
+use gantry_remoting::code::{request, response};
+use gantry_remoting::headers::pull::PullMessage;
+use std::time::SystemTime;
+
+fn quick() -> ServicesConfig {
+    ServicesConfig { delay_levels: "1s 2s 1h".into(), ..ServicesConfig::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delayed_message_comes_not_before_its_time_and_only_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start_with(dir.path(), quick()).await;
+    let client = broker.client().await;
+    let before = SystemTime::now();
+    let (queue, _) = client.send("t", 2, "DELAY\u{1}1\u{2}TAGS\u{1}a\u{2}", "later").await;
+    assert_eq!(queue, 2, "the producer is told the queue it meant");
+    let pull = PullMessage { subscription: Some("a"), ..waiting_pull("g", "t", 2, 0) };
+    let (answer, records) = client.pull(pull).await;
+    assert_eq!(answer.code, response::SUCCESS);
+    assert!(before.elapsed().unwrap().as_millis() >= 1000);
+    assert_eq!((bodies(&records), records[0].property("DELAY")), (vec!["later"], None));
+    assert_eq!(records[0].property("REAL_TOPIC"), Some("t"));
+    assert_eq!(broker.services.live().delay.get(1), 1);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_delivered_before_a_restart_is_not_delivered_again_and_the_rest_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start_with(dir.path(), quick()).await;
+    let client = broker.client().await;
+    client.send("t", 0, "DELAY\u{1}1\u{2}", "one").await;
+    client.send("t", 0, "DELAY\u{1}2\u{2}", "two").await;
+    client.send("t", 0, "DELAY\u{1}3\u{2}", "much later").await;
+    until("the first is delivered", || broker.queue_max("t", 0) == 1).await;
+    broker.stop().await;
+
+    let broker = Broker::start_with(dir.path(), quick()).await;
+    until("the second is delivered", || broker.queue_max("t", 0) == 2).await;
+    let client = broker.client().await;
+    let (_, records) = client.pull(pull_header("g", "t", 0, 0)).await;
+    assert_eq!(bodies(&records), ["one", "two"]);
+    let schedule = client.request(request::PULL_MESSAGE, &pull_header("g", "SCHEDULE_TOPIC_XXXX", 2, 0)).await;
+    assert_eq!(super::harness::records(&schedule.body.to_bytes()).len(), 1, "the third still waits");
+    broker.stop().await;
+}
