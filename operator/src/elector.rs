@@ -142,16 +142,15 @@ impl ElectorServer {
         self.groups.get(group).map(|handle| handle.view.borrow().clone())
     }
 
-    /// Stops deciding, and closes the sessions.
-    pub async fn shutdown(self) {
+    /// Decides nothing any more; sessions stay open. Said before everything is stopped as planned, so that no stop is taken for a death.
+    pub fn stop_deciding(&self) {
         self.groups.values().for_each(|handle| handle.task.abort());
-        self.server.shutdown(Duration::from_secs(1)).await;
     }
 
     fn tell(&self, group: &str, input: Input) {
         let Some(handle) = self.groups.get(group) else { return };
         if handle.inputs.send(input).is_err() {
-            tracing::error!(group, "the group's elector has stopped");
+            tracing::debug!(group, "the group's elector has stopped");
         }
     }
 }

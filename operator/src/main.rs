@@ -1,3 +1,22 @@
 //! The `gantry-operator` binary.
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "prints the CRD only, until there is more to it")]
-fn main() { print!("{}", gantry_operator::api::crd_yaml().unwrap()); }
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use gantry_operator::cli::Cli;
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> ExitCode {
+    match Cli::parse().run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the one place where a failure reaches the person who asked")]
+fn complain(error: &anyhow::Error) {
+    eprintln!("gantry-operator: {error:#}");
+}

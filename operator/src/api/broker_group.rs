@@ -1,5 +1,8 @@
 //! `BrokerGroup` (`gantry.rs/v1alpha1`): one master and its slaves.
-#![expect(unreachable_pub, reason = "the copy of a struct that KubeSchema's derive makes for itself is public inside a function")]
+#![expect(
+    unreachable_pub,
+    reason = "the copy of a struct that KubeSchema's derive makes for itself is public inside a function"
+)]
 
 use std::collections::BTreeMap;
 

@@ -88,8 +88,12 @@ mod tests {
         assert_eq!(crd["spec"]["names"]["categories"][0], "gantry");
         let version = &crd["spec"]["versions"][0];
         assert!(version["subresources"]["status"].is_object());
-        let columns: Vec<_> =
-            version["additionalPrinterColumns"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+        let columns: Vec<_> = version["additionalPrinterColumns"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| c["name"].as_str().unwrap())
+            .collect();
         assert_eq!(columns, ["MASTER", "EPOCH", "IN-SYNC", "READY", "AGE"]);
     }
 }

@@ -109,7 +109,9 @@ impl<S: RecordStore> Task<S> {
 
     async fn take(&mut self, input: Input) {
         match input {
-            Input::Joined { session, hello, connection, ticket } => self.joined(session, hello, connection, ticket).await,
+            Input::Joined { session, hello, connection, ticket } => {
+                self.joined(session, hello, connection, ticket).await;
+            }
             Input::Reported { session, report, ticket } => {
                 self.handle(Event::Reported { session, report }).await;
                 if let Some(ticket) = ticket {

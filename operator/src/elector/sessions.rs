@@ -59,7 +59,11 @@ impl Sessions {
         }
     }
 
-    fn input(&self, connection: &Arc<Connection>, request: &Command) -> Result<(UnboundedSender<Input>, MakeInput), Refusal> {
+    fn input(
+        &self,
+        connection: &Arc<Connection>,
+        request: &Command,
+    ) -> Result<(UnboundedSender<Input>, MakeInput), Refusal> {
         let session = connection.id();
         match request.code {
             HELLO => {

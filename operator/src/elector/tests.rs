@@ -229,7 +229,9 @@ async fn a_master_that_dies_is_replaced_and_the_new_address_is_told() {
     rig.server.died("g", "g-0");
     until("another serves", || rig.told.served.lock().len() == 2).await;
     assert_eq!(rig.told.served.lock()[1], (2, "127.0.0.1:10001".to_owned()));
-    assert!(rig.told.notices.lock().iter().any(|notice| notice.contains("g-0#0000000000000000 -> g-1#0000000000000001")));
+    assert!(
+        rig.told.notices.lock().iter().any(|notice| notice.contains("g-0#0000000000000000 -> g-1#0000000000000001"))
+    );
     until("it is out of sync", || rig.view().record.is_some_and(|record| record.in_sync.len() == 2)).await;
 }
 
@@ -307,7 +309,7 @@ async fn an_elector_that_restarts_goes_on_from_the_record() {
     let first = rig().await;
     let brokers = first.join_all().await;
     let Rig { server, told: _, _dir: dir } = first;
-    server.shutdown().await;
+    drop(server);
     for broker in &brokers {
         timeout(PATIENCE, broker.connection.closed()).await.unwrap();
     }

@@ -137,7 +137,8 @@ fn check_config(group: &str, config: &BTreeMap<String, String>) -> Result<(), In
     for (key, value) in config {
         let field = format!("spec.config.{key}");
         if IDENTITY_KEYS.contains(&key.as_str()) {
-            let why = "is set by the operator: it gives a replica its identity, its addresses or its part in replication";
+            let why =
+                "is set by the operator: it gives a replica its identity, its addresses or its part in replication";
             return Err(invalid(group, &field, why.to_owned()));
         }
         let tail = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
@@ -147,7 +148,11 @@ fn check_config(group: &str, config: &BTreeMap<String, String>) -> Result<(), In
             return Err(invalid(group, &field, why.to_owned()));
         }
         if value.chars().any(char::is_control) {
-            return Err(invalid(group, &field, "a value must not hold line breaks or other control characters".to_owned()));
+            return Err(invalid(
+                group,
+                &field,
+                "a value must not hold line breaks or other control characters".to_owned(),
+            ));
         }
     }
     Ok(())
@@ -187,9 +192,17 @@ mod tests {
         let cases = [
             ("a", json!({"replicas": 0}), "BrokerGroup a: spec.replicas: 0 is not between 1 and 9"),
             ("a", json!({"replicas": 10}), "spec.replicas: 10 is not between 1 and 9"),
-            ("a", json!({"replication": {"minInSync": 4}}), "spec.replication.minInSync: 4 is not between 1 and spec.replicas (3)"),
+            (
+                "a",
+                json!({"replication": {"minInSync": 4}}),
+                "spec.replication.minInSync: 4 is not between 1 and spec.replicas (3)",
+            ),
             ("a", json!({"replication": {"minInSync": 0}}), "spec.replication.minInSync: 0"),
-            ("a", json!({"preferredMaster": "a-3"}), "spec.preferredMaster: \"a-3\" is no replica of this group (a-0, a-1, a-2)"),
+            (
+                "a",
+                json!({"preferredMaster": "a-3"}),
+                "spec.preferredMaster: \"a-3\" is no replica of this group (a-0, a-1, a-2)",
+            ),
             ("a", json!({"clusterName": "my cluster"}), "spec.clusterName: must be"),
             ("a", json!({"config": {"brokerId": "7"}}), "spec.config.brokerId: is set by the operator"),
             ("a", json!({"config": {"x": "1\nbrokerId=7"}}), "spec.config.x: a value must not hold line breaks"),

@@ -320,7 +320,7 @@ mod tests {
     #[tokio::test]
     async fn after_a_flip_new_connections_go_to_the_new_master_and_old_ones_get_their_grace() {
         let ((a, _serving_a), (b, _serving_b)) = (master(b'a').await, master(b'b').await);
-        let forwarder = forwarder(Limits { grace: Duration::from_secs(60), ..LIMITS });
+        let forwarder = forwarder(Limits { grace: Duration::from_mins(1), ..LIMITS });
         forwarder.point_to(a);
         let mut old = TcpStream::connect(forwarder.address()).await.unwrap();
         assert_eq!(ask(&mut old).await.unwrap(), b'a');

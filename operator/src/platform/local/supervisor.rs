@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::plan::Command;
@@ -33,11 +33,7 @@ pub struct Backoff {
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self {
-            first: Duration::from_millis(100),
-            most: Duration::from_secs(10),
-            reset_after: Duration::from_secs(30),
-        }
+        Self { first: Duration::from_millis(100), most: Duration::from_secs(10), reset_after: Duration::from_secs(30) }
     }
 }
 
@@ -101,6 +97,9 @@ pub enum ChildEvent {
     },
 }
 
+/// Whom events are told. Called where they happen: it must not block.
+pub type Tell = Arc<dyn Fn(ChildEvent) + Send + Sync>;
+
 /// How a child was stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
@@ -119,10 +118,10 @@ pub struct Supervised {
 
 impl Supervised {
     /// Starts the child and keeps it running, from now on.
-    pub fn start(plan: ChildPlan, backoff: Backoff, events: mpsc::Sender<ChildEvent>) -> Self {
+    pub fn start(plan: ChildPlan, backoff: Backoff, tell: Tell) -> Self {
         let (stop, stopping) = oneshot::channel();
         let command = Arc::new(Mutex::new(plan.command.clone()));
-        let keeper = Keeper { plan, command: Arc::clone(&command), backoff, events };
+        let keeper = Keeper { plan, command: Arc::clone(&command), backoff, tell };
         tokio::spawn(keeper.run(stopping));
         Self { command, stop: Some(stop) }
     }
@@ -149,7 +148,7 @@ struct Keeper {
     plan: ChildPlan,
     command: Arc<Mutex<Command>>,
     backoff: Backoff,
-    events: mpsc::Sender<ChildEvent>,
+    tell: Tell,
 }
 
 impl Keeper {
@@ -162,7 +161,7 @@ impl Keeper {
                 Ok(mut child) => {
                     // Taken out, because waiting would close it, and with it end the child.
                     let lifeline = child.stdin.take();
-                    self.tell_start(&mut child).await;
+                    self.tell_start(&mut child);
                     tokio::select! {
                         ended = child.wait() => self.describe(&ended),
                         asked = &mut stopping => {
@@ -176,7 +175,7 @@ impl Keeper {
             };
             let again_in = self.backoff.next(waited, began.elapsed());
             waited = Some(again_in);
-            self.tell(ChildEvent::Ended { name: self.plan.name.clone(), how, again_in }).await;
+            (self.tell)(ChildEvent::Ended { name: self.plan.name.clone(), how, again_in });
             tokio::select! {
                 () = sleep(again_in) => {}
                 asked = &mut stopping => return answer(asked.ok(), Stopped::ByItself),
@@ -200,17 +199,12 @@ impl Keeper {
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", command.program.display())))
     }
 
-    async fn tell_start(&self, child: &mut Child) {
+    fn tell_start(&self, child: &mut Child) {
         let Some(pid) = child.id() else { return };
-        self.tell(ChildEvent::Started { name: self.plan.name.clone(), pid }).await;
+        (self.tell)(ChildEvent::Started { name: self.plan.name.clone(), pid });
         if let Some(stdout) = child.stdout.take() {
-            tokio::spawn(announce(self.plan.name.clone(), stdout, self.plan.log.clone(), self.events.clone()));
+            tokio::spawn(announce(self.plan.name.clone(), stdout, self.plan.log.clone(), Arc::clone(&self.tell)));
         }
-    }
-
-    async fn tell(&self, event: ChildEvent) {
-        // Nobody listens any more only when all is being torn down.
-        self.events.send(event).await.ok();
     }
 
     fn describe(&self, ended: &io::Result<ExitStatus>) -> String {
@@ -249,13 +243,13 @@ async fn end(mut child: Child, patience: Duration) -> Stopped {
 }
 
 /// Tells the first line, and copies everything to the log.
-async fn announce(name: String, stdout: ChildStdout, log: PathBuf, events: mpsc::Sender<ChildEvent>) {
+async fn announce(name: String, stdout: ChildStdout, log: PathBuf, tell: Tell) {
     let mut reader = BufReader::new(stdout);
     let mut line = Vec::new();
     let mut first = (&mut reader).take(MAX_ANNOUNCEMENT_BYTES);
     if first.read_until(b'\n', &mut line).await.is_ok_and(|bytes| bytes > 0) {
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-        events.send(ChildEvent::Announced { name, line: text }).await.ok();
+        tell(ChildEvent::Announced { name, line: text });
     }
     let mut file = match OpenOptions::new().append(true).create(true).open(&log) {
         Ok(file) => file,
@@ -300,6 +294,7 @@ fn last_line(path: &Path) -> Option<String> {
 mod tests {
     use super::*;
     use tempfile::TempDir;
+    use tokio::sync::mpsc;
 
     const FAST: Backoff = Backoff {
         first: Duration::from_millis(1),
@@ -310,15 +305,22 @@ mod tests {
     struct Rig {
         dir: TempDir,
         child: Supervised,
-        events: mpsc::Receiver<ChildEvent>,
+        events: mpsc::UnboundedReceiver<ChildEvent>,
+    }
+
+    fn channel() -> (Tell, mpsc::UnboundedReceiver<ChildEvent>) {
+        let (sender, events) = mpsc::unbounded_channel();
+        // A test that has seen enough drops its end.
+        (Arc::new(move |event| drop(sender.send(event))), events)
     }
 
     fn run(script: &str, announces: bool) -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let command = Command { program: "/bin/sh".into(), args: vec!["-c".into(), script.into()] };
-        let plan = ChildPlan { name: "child".to_owned(), command, log: dir.path().join("log").join("child.log"), announces };
-        let (sender, events) = mpsc::channel(16);
-        Rig { dir, child: Supervised::start(plan, FAST, sender), events }
+        let plan =
+            ChildPlan { name: "child".to_owned(), command, log: dir.path().join("log").join("child.log"), announces };
+        let (tell, events) = channel();
+        Rig { dir, child: Supervised::start(plan, FAST, tell), events }
     }
 
     impl Rig {
@@ -389,11 +391,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_that_is_missing_is_named_and_tried_again() {
-        let (sender, mut events) = mpsc::channel(16);
+        let (tell, mut events) = channel();
         let dir = tempfile::tempdir().unwrap();
         let command = Command { program: "/nonexistent/gantry".into(), args: Vec::new() };
         let plan = ChildPlan { name: "child".to_owned(), command, log: dir.path().join("log"), announces: false };
-        let child = Supervised::start(plan, FAST, sender);
+        let child = Supervised::start(plan, FAST, tell);
         for _ in 0..2 {
             let Some(ChildEvent::Ended { how, .. }) = events.recv().await else { panic!("no end") };
             assert!(how.contains("/nonexistent/gantry: No such file"), "{how}");
