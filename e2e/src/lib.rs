@@ -1,4 +1,17 @@
 //! End to end: real processes, real clients, faults, and the history checker.
+//!
+//! [`group::Group`] runs what a manifest describes, [`client::Job`] a client program over an official library against
+//! it, [`checker::check`] judges the histories that the clients wrote. [`failover`] and [`bench`] put them together.
 
+pub mod admin;
+pub mod bench;
+pub mod binaries;
 pub mod checker;
+pub mod client;
+pub mod failover;
+pub mod group;
 pub mod history;
+pub mod logs;
+pub mod process;
+pub mod scene;
+pub mod wait;

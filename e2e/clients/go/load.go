@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	rocketmq "github.com/apache/rocketmq-client-go/v2"
@@ -28,7 +29,7 @@ type Load struct {
 	producer rocketmq.Producer
 	mutex    sync.Mutex
 	wanted   map[string]bool
-	complete bool
+	complete atomic.Bool
 }
 
 // outgoing is a message on its way, with what is needed to send it again.
@@ -49,8 +50,8 @@ func startLoad(options Options, history *History, progress *Progress) (*Load, er
 	if err != nil {
 		return nil, err
 	}
-	load := &Load{options: options, history: history, progress: progress, producer: p,
-		wanted: map[string]bool{}, complete: true}
+	load := &Load{options: options, history: history, progress: progress, producer: p, wanted: map[string]bool{}}
+	load.complete.Store(true)
 	return load, p.Start()
 }
 
@@ -66,18 +67,12 @@ func (l *Load) run() bool {
 		}()
 	}
 	all.Wait()
-	return l.complete
+	return l.complete.Load()
 }
 
 func (l *Load) want(id string) {
 	l.mutex.Lock()
 	l.wanted[id] = true
-	l.mutex.Unlock()
-}
-
-func (l *Load) gaveUp() {
-	l.mutex.Lock()
-	l.complete = false
 	l.mutex.Unlock()
 }
 
@@ -190,6 +185,9 @@ func (s *sender) sendAsync(next *outgoing, done func()) {
 // next is the next message, at its time where a rate was asked for; nil when this producer has made its share.
 func (s *sender) next() *outgoing {
 	o := s.load.options
+	if !s.load.complete.Load() {
+		return nil
+	}
 	producers := int64(o.producers)
 	if o.seconds > 0 {
 		if time.Since(s.start) >= time.Duration(o.seconds)*time.Second {
@@ -215,9 +213,10 @@ func (s *sender) next() *outgoing {
 }
 
 func (s *sender) mayTry(o *outgoing) bool {
-	if o.attempt > 0 && time.Now().After(o.deadline) {
+	if o.attempt > 0 && (time.Now().After(o.deadline) || !s.load.complete.Load()) {
 		fmt.Fprintf(os.Stderr, "gave up %s after %d attempts\n", o.id, o.attempt)
-		s.load.gaveUp()
+		// A broker that doesn't come back ends the whole load, or each further message would wait as long.
+		s.load.complete.Store(false)
 		return false
 	}
 	return true

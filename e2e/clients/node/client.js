@@ -63,6 +63,7 @@ class Load {
 
   goesOn(index, sequence, start) {
     const { seconds, messages, producers } = this.options;
+    if (!this.complete) return false;
     if (Number(seconds)) return Date.now() - start < Number(seconds) * 1000;
     const share = Math.floor(messages / producers) + (index < messages % producers ? 1 : 0);
     return sequence < share;
@@ -72,7 +73,7 @@ class Load {
     const message = new Message(this.options.topic, '', makeBody(id, Number(this.options.size)));
     message.keys = [ id ];
     const deadline = Date.now() + Number(this.options['give-up']) * 1000;
-    for (let attempt = 1; attempt === 1 || Date.now() < deadline; attempt++) {
+    for (let attempt = 1; attempt === 1 || (this.complete && Date.now() < deadline); attempt++) {
       if (await this.sendOnce(id, attempt, message)) return;
       await sleep(PAUSE_AFTER_ERROR_MS);
     }
@@ -87,7 +88,7 @@ class Load {
       const acked = result.sendStatus === 'SEND_OK';
       this.history.write({
         e: 'end', id, a: attempt, s: acked ? 'OK' : result.sendStatus,
-        q: result.messageQueue.queueId, o: Number(result.queueOffset), m: result.msgId,
+        q: Number(result.messageQueue.queueId), o: Number(result.queueOffset), m: result.msgId,
       });
       if (acked) {
         this.progress.acked++;
@@ -120,7 +121,7 @@ class Consume {
     const first = message.retryTopic;
     const topic = first && first === message.topic ? `%RETRY%${this.options.group}` : message.topic;
     const event = {
-      e: 'recv', id, c: this.name, tp: topic, q: message.queueId, o: Number(message.queueOffset),
+      e: 'recv', id, c: this.name, tp: topic, q: Number(message.queueId), o: Number(message.queueOffset),
       r: message.reconsumeTimes,
     };
     if (!isIntact(message.body, id)) event.intact = false;

@@ -6,10 +6,13 @@ use super::ledger::{Ack, Ledger, is_broker_written};
 use super::verdict::{Fault, Verdict};
 use crate::history::producer_of;
 
+/// An acknowledged message with its offset.
+type Placed<'a> = (&'a str, Ack, i64);
+
 /// Two acknowledged sends of one producer to one queue, where the first had its answer before the second began, have
 /// growing offsets. Asynchronous sends that overlap have no order to keep.
 pub(super) fn check_sends(ledger: &Ledger, verdict: &mut Verdict) {
-    let mut by_queue: HashMap<(&str, i32), Vec<(&str, Ack, i64)>> = HashMap::new();
+    let mut by_queue: HashMap<(&str, i32), Vec<Placed>> = HashMap::new();
     for (id, ack) in ledger.acks() {
         if let (Some(producer), Some((queue, offset))) = (producer_of(id), ack.position) {
             by_queue.entry((producer, queue)).or_default().push((id, ack, offset));

@@ -33,6 +33,8 @@ final class Consume {
     private final Progress progress;
 
     private final Set<String> receivedIds = ConcurrentHashMap.newKeySet();
+    /** Sent back and not yet here again. */
+    private final Set<String> awaitedIds = ConcurrentHashMap.newKeySet();
     private volatile long lastReceiveMs = System.currentTimeMillis();
     private volatile boolean stopping;
     private DefaultMQPushConsumer push;
@@ -121,14 +123,20 @@ final class Consume {
         Received received = new Received(message, name, group, later);
         history.received(received);
         receivedIds.add(received.id);
+        boolean comesAgain = maxReconsume < 0 || message.getReconsumeTimes() < maxReconsume;
+        if (later && comesAgain) {
+            awaitedIds.add(received.id);
+        } else {
+            awaitedIds.remove(received.id);
+        }
         progress.received.incrementAndGet();
         lastReceiveMs = System.currentTimeMillis();
     }
 
-    /** Waits until everything wanted was received; false when nothing came for the idle time-out before that. */
+    /** Waits until everything wanted was received, and what was sent back came again; false when nothing came for the idle time-out before that. */
     boolean drain(Wanted wanted) throws InterruptedException {
         lastReceiveMs = System.currentTimeMillis();
-        while (!wanted.isIn(receivedIds)) {
+        while (!wanted.isIn(receivedIds) || !awaitedIds.isEmpty()) {
             if (System.currentTimeMillis() - lastReceiveMs > idleMs) {
                 System.err.println("nothing received for " + idleMs + " ms, and not everything wanted is there");
                 return false;

@@ -6,6 +6,8 @@ import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Paths;
+import java.time.Instant;
+import java.time.temporal.ChronoUnit;
 
 /**
  * The history: JSON lines, one event a line; e2e/src/history.rs reads it and says what each field means.
@@ -13,7 +15,7 @@ import java.nio.file.Paths;
  * inside a process and can be compared between processes of one machine.
  */
 final class History implements Closeable {
-    private static final long WALL_US = System.currentTimeMillis() * 1000;
+    private static final long WALL_US = ChronoUnit.MICROS.between(Instant.EPOCH, Instant.now());
     private static final long MONO_NS = System.nanoTime();
 
     private final BufferedWriter out;

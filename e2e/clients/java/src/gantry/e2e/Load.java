@@ -27,7 +27,7 @@ final class Load {
     final DefaultMQProducer producer;
     private final Set<String> wanted = ConcurrentHashMap.newKeySet();
     private final List<Throwable> failures = new ArrayList<>();
-    private boolean complete = true;
+    private volatile boolean complete = true;
 
     Load(Flags flags, History history, Progress progress) {
         this.options = new LoadOptions(flags);
@@ -108,8 +108,13 @@ final class Load {
         want(id);
     }
 
-    synchronized void gaveUp() {
+    /** A broker that doesn't come back ends the whole load, or each further message would wait as long. */
+    void gaveUp() {
         complete = false;
+    }
+
+    boolean goesOn() {
+        return complete;
     }
 
     private void runOne(Sender sender) {

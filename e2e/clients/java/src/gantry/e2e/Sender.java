@@ -184,7 +184,7 @@ final class Sender {
 
     /** The next message, at its time where a rate was asked for; null when this producer has made its share. */
     private Outgoing next() {
-        if (!options.goesOn(index, sequence, startNs)) {
+        if (!load.goesOn() || !options.goesOn(index, sequence, startNs)) {
             return null;
         }
         while (options.intervalNs > 0 && System.nanoTime() - startNs < sequence * options.intervalNs) {
@@ -197,7 +197,7 @@ final class Sender {
     }
 
     private boolean mayTry(Outgoing message) {
-        if (message.attempt > 0 && System.nanoTime() > message.deadlineNs) {
+        if (message.attempt > 0 && (System.nanoTime() > message.deadlineNs || !load.goesOn())) {
             System.err.println("gave up " + message.id + " after " + message.attempt + " attempts");
             load.gaveUp();
             return false;

@@ -1,0 +1,215 @@
+//! A group under test: what `gantry-operator local up` runs, in a folder of its own, on ports given by the system.
+
+mod manifest;
+mod status;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tempfile::TempDir;
+
+pub use manifest::Options;
+pub use status::{Replica, Status};
+
+use crate::process::{self, Signal};
+use crate::wait;
+use crate::{binaries, logs};
+
+/// How long a group may take to serve, and to become whole again after a fault. Generous: two busy cores.
+pub const PATIENCE: Duration = Duration::from_mins(1);
+
+const NAME: &str = "broker-a";
+
+/// Two cores carry one group: in one process the next one starts when the one before was dropped.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// A running group; dropping it ends all its processes and removes its folder. With `GANTRY_KEEP` set the folder stays.
+pub struct Group {
+    _alone: MutexGuard<'static, ()>,
+    folder: Option<TempDir>,
+    operator: Option<Child>,
+    nameserver: String,
+    address: String,
+}
+
+impl Group {
+    /// Starts a group and waits until it serves and every replica is in sync.
+    pub fn start(options: &Options) -> anyhow::Result<Self> {
+        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = TempDir::with_prefix("gantry-e2e-").context("making the group's folder")?;
+        let manifest = serde_json::to_string_pretty(&options.manifest(NAME))?;
+        std::fs::write(folder.path().join("group.yaml"), manifest).context("writing the manifest")?;
+        let mut group = Self {
+            _alone: alone,
+            folder: Some(folder),
+            operator: None,
+            nameserver: String::new(),
+            address: String::new(),
+        };
+        group.up()?;
+        Ok(group)
+    }
+
+    /// Starts the operator again, after [`Group::kill_everything`] or [`Group::down`], on the same state. The addresses
+    /// are other ones then.
+    pub fn up(&mut self) -> anyhow::Result<Status> {
+        assert!(self.operator.is_none(), "the operator runs already");
+        let output = self.output();
+        let log = File::options().create(true).append(true).open(&output).context("opening the operator's output")?;
+        let seen_before = log.metadata()?.len();
+        let mut command = self.operator_command(&["up"])?;
+        command.arg(self.path("group.yaml")).args(["--nameserver-port", "0", "--master-port", "0"]);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.operator = Some(command.spawn().context("starting gantry-operator")?);
+        wait::until("a line with `ready` from gantry-operator", PATIENCE, || {
+            let said = std::fs::read(&output).context("reading the operator's output")?;
+            let said = String::from_utf8_lossy(&said[seen_before as usize..]).into_owned();
+            if said.lines().any(|line| line.contains("ready")) {
+                return Ok(Some(()));
+            }
+            if let Some(ended) = self.operator.as_mut().and_then(|operator| operator.try_wait().transpose()) {
+                bail!("gantry-operator ended with {} before it was ready and said: {said}", ended?);
+            }
+            Ok(None)
+        })?;
+        let status = self.wait_whole()?;
+        self.nameserver = status.nameserver.clone().context("the status has no name server")?;
+        self.address = status.address.clone().context("the status has no master address")?;
+        Ok(status)
+    }
+
+    /// The name server's address, which clients are given.
+    pub fn nameserver(&self) -> &str {
+        &self.nameserver
+    }
+
+    /// The stable master address.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// What the operator knows now.
+    pub fn status(&self) -> anyhow::Result<Status> {
+        let said = self.control(&["status", "--json"])?;
+        let report: status::Report =
+            serde_json::from_str(&said).with_context(|| format!("reading the status {said:?}"))?;
+        report.groups.into_iter().find(|group| group.name == NAME).context("the status doesn't name the group")
+    }
+
+    /// Waits until the status is as wanted.
+    pub fn wait_for(&self, what: &str, mut wanted: impl FnMut(&Status) -> bool) -> anyhow::Result<Status> {
+        let mut last = None;
+        wait::until(what, PATIENCE, || {
+            let status = self.status()?;
+            let found = wanted(&status).then(|| status.clone());
+            last = Some(status);
+            Ok(found)
+        })
+        .with_context(|| format!("the last status was {last:?}"))
+    }
+
+    /// Waits until there is a master and every replica is in sync.
+    pub fn wait_whole(&self) -> anyhow::Result<Status> {
+        self.wait_for("a master with every replica in sync", Status::is_whole)
+    }
+
+    /// Sends a signal to a replica's process and says when, on the histories' clock.
+    pub fn signal(&self, replica: &str, signal: Signal) -> anyhow::Result<i64> {
+        let pid = self.status()?.pid(replica).with_context(|| format!("{replica} has no process"))?;
+        process::signal(pid, signal)?;
+        Ok(wait::now_us())
+    }
+
+    /// `kill -9` of the operator, the name server and every broker, at once; says when.
+    pub fn kill_everything(&mut self) -> anyhow::Result<i64> {
+        let mut operator = self.operator.take().context("the operator doesn't run")?;
+        let killed = process::kill_tree(operator.id());
+        let at_us = wait::now_us();
+        operator.wait().context("waiting for the operator's end")?;
+        killed.map(|()| at_us)
+    }
+
+    /// A planned switchover; returns what the operator said.
+    pub fn switchover(&self, to: &str) -> anyhow::Result<String> {
+        self.control(&["switchover", to])
+    }
+
+    /// A planned stop; the state stays.
+    pub fn down(&mut self) -> anyhow::Result<()> {
+        let mut operator = self.operator.take().context("the operator doesn't run")?;
+        let below = process::descendants(operator.id());
+        let answer = self.control(&["down"]);
+        if answer.is_err() {
+            process::kill_tree(operator.id())?;
+        }
+        operator.wait().context("waiting for the operator's end")?;
+        answer?;
+        process::wait_gone(&below)
+    }
+
+    /// Processes of the brokers, master first where it is known.
+    pub fn broker_pids(&self) -> anyhow::Result<Vec<u32>> {
+        let status = self.status()?;
+        let mut replicas = status.replicas.clone();
+        replicas.sort_by_key(|replica| Some(&replica.name) != status.master.as_ref());
+        Ok(replicas.iter().filter_map(|replica| replica.pid).collect())
+    }
+
+    /// All processes of the group.
+    pub fn pids(&self) -> Vec<u32> {
+        let operator = self.operator.as_ref().map(Child::id);
+        operator.into_iter().chain(operator.into_iter().flat_map(process::descendants)).collect()
+    }
+
+    /// The folder that holds everything of this group.
+    pub fn folder(&self) -> &Path {
+        self.folder.as_ref().map_or(Path::new(""), TempDir::path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder().join(name)
+    }
+
+    fn output(&self) -> PathBuf {
+        self.path("operator.out")
+    }
+
+    fn operator_command(&self, subcommand: &[&str]) -> anyhow::Result<Command> {
+        let mut command = Command::new(binaries::folder()?.join("gantry-operator"));
+        command.arg("local").args(subcommand).arg("--dir").arg(self.path("state"));
+        Ok(command)
+    }
+
+    /// Runs `gantry-operator local …` against the running operator and returns its standard output.
+    fn control(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = self.operator_command(arguments)?.stdin(Stdio::null()).output()?;
+        let (said, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        if !output.status.success() {
+            bail!("gantry-operator local {arguments:?} ended with {}: {said}{complaint}", output.status);
+        }
+        Ok(said.into_owned())
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(mut operator) = self.operator.take() {
+            if let Err(error) = process::kill_tree(operator.id()) {
+                logs::say(&format!("ending the group: {error:#}"));
+            }
+            operator.wait().ok();
+        }
+        if std::thread::panicking() {
+            logs::tell_tails(self.folder());
+        }
+        if std::env::var_os("GANTRY_KEEP").is_some()
+            && let Some(folder) = self.folder.take()
+        {
+            logs::say(&format!("kept {}", folder.keep().display()));
+        }
+    }
+}

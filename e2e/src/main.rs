@@ -1,0 +1,86 @@
+//! The numbers: rounds of failover, and throughput of pipelined sends; and the checker by hand.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use gantry_e2e::checker::{self, Circumstances};
+use gantry_e2e::client::Library;
+use gantry_e2e::failover::{self, Blow, Plan};
+use gantry_e2e::{bench, history};
+
+#[derive(Parser)]
+#[command(about = "Faults under load, benchmarks, and the history checker")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Subcommands,
+}
+
+#[derive(Subcommand)]
+enum Subcommands {
+    /// Strikes the master in the middle of a load, again and again, and judges each round.
+    Failover {
+        /// The clients' library.
+        #[arg(long, value_enum, default_value = "java")]
+        client: Library,
+        /// What is done to the master.
+        #[arg(long, value_enum, default_value = "kill")]
+        blow: Blow,
+        #[arg(long, default_value_t = 20)]
+        rounds: u32,
+        /// Messages of 1 KiB in each round.
+        #[arg(long, default_value_t = 10_000)]
+        messages: u64,
+        /// Messages a second; 0: as fast as it goes.
+        #[arg(long, default_value_t = 2_000)]
+        rate: u64,
+        /// Repeats an earlier run.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// Pipelined sends against any broker, or against a group started for it.
+    Bench(bench::Options),
+    /// Judges history files.
+    Check {
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Consumption wasn't finished: missing messages are not lost.
+        #[arg(long)]
+        undrained: bool,
+        /// All sends were one-way: nothing could be acknowledged.
+        #[arg(long)]
+        oneway: bool,
+        /// When something was done to the broker, in the history's microseconds.
+        #[arg(long)]
+        fault_us: Vec<i64>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Subcommands) -> anyhow::Result<ExitCode> {
+    match command {
+        Subcommands::Failover { client, blow, rounds, messages, rate, seed } => {
+            let mut plan = Plan { messages, rate, ..Plan::new(client, blow, rounds) };
+            plan.seed = seed.unwrap_or(plan.seed);
+            println!("{}", failover::run(&plan)?.table());
+        }
+        Subcommands::Bench(options) => println!("{}", bench::run(&options)?),
+        Subcommands::Check { files, undrained, oneway, fault_us } => {
+            let circumstances = Circumstances { drained: !undrained, oneway, faults_us: fault_us, tags: None };
+            let verdict = checker::check(&history::read(&files)?, &circumstances);
+            println!("{verdict}");
+            return Ok(if verdict.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
