@@ -269,6 +269,9 @@ fn check_message(shared: &Shared, message: &NewMessage) -> Result<(), AppendErro
     if !record::is_topic(&message.topic) {
         return Err(AppendError::Invalid("a topic must not be empty, `.` or `..`, or hold `/` or a zero byte"));
     }
+    if message.properties.last() == Some(&0) {
+        return Err(AppendError::Invalid("properties must not end in a zero byte"));
+    }
     if i32::try_from(message.queue_id).is_err() {
         return Err(AppendError::Invalid("a queue id must be below 2^31"));
     }

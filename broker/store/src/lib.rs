@@ -52,3 +52,13 @@ pub use message::{Append, Appended, NewMessage, Truncated};
 pub use offset::{PhysicalOffset, QueueOffset};
 pub use read::{Boundary, QueueInfo, QueueRange, ReadLimits, ReadLog, ReadQueue, ReadStatus};
 pub use store::{Store, Watermarks, open, open_on};
+
+/// The same cases in every run, and no files left behind.
+#[cfg(test)]
+fn property_config() -> proptest::test_runner::Config {
+    proptest::test_runner::Config {
+        rng_seed: proptest::test_runner::RngSeed::Fixed(20_261_122),
+        failure_persistence: None,
+        ..Default::default()
+    }
+}

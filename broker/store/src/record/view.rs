@@ -115,7 +115,8 @@ pub fn decode(bytes: &[u8]) -> Result<RecordView<'_>, Reason> {
 }
 
 /// Judges what `bytes`, which reach at least to that record's end, hold at `place` of a segment with `room` bytes from
-/// there to its end. With `crc` the body is checked, and whether sectors were lost from the rest.
+/// there to its end. With `crc` the body is checked, and whether
+/// anything was lost of the rest.
 pub fn check(bytes: &[u8], place: PhysicalOffset, room: u64, crc: bool) -> Result<Checked<'_>, Reason> {
     let mut head = Cursor { bytes, position: 0 };
     let (size, magic) = (head.u32("size")?, head.u32("magic code")?);
@@ -136,7 +137,7 @@ pub fn check(bytes: &[u8], place: PhysicalOffset, room: u64, crc: bool) -> Resul
         if found != record.body_crc {
             return Err(Reason::BodyCrc { found, expected: record.body_crc });
         }
-        check_sectors(&record, place)?;
+        check_properties(&record, place)?;
     }
     Ok(Checked::Record(record))
 }
@@ -191,13 +192,16 @@ fn fields<'a>(at: &mut Cursor<'a>, size: u32, magic: u32) -> Result<RecordView<'
     })
 }
 
-/// Judges the properties, which the body's CRC doesn't cover: what power loss took away reads as zeros from a
-/// sector's boundary to the sector's or the record's end. (Lost sooner in the record, it shows as no magic code, a wrong
-/// CRC, or a topic that is empty or has a zero in it; such topics are refused when they are written.)
-fn check_sectors(record: &RecordView<'_>, place: PhysicalOffset) -> Result<(), Reason> {
+/// Judges the properties, which the body's CRC doesn't cover: what was lost of them reads as zeros to the record's end, or
+/// from a sector's boundary to the sector's end. (Lost sooner in the record, it shows as no magic code, a wrong CRC, or a
+/// topic that is empty or has a zero in it. Such topics, and properties that end in zeros, are refused when written.)
+fn check_properties(record: &RecordView<'_>, place: PhysicalOffset) -> Result<(), Reason> {
     const SECTOR_BYTES: u64 = 512;
     let end = place.0 + u64::from(record.size);
     let begin = end - record.properties.len() as u64;
+    if record.properties.last() == Some(&0) {
+        return Err(Reason::Structure("properties (zeros at the end)"));
+    }
     let mut sector = begin.next_multiple_of(SECTOR_BYTES);
     while sector < end {
         let next = (sector + SECTOR_BYTES).min(end);

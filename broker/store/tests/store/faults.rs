@@ -1,0 +1,327 @@
+//! A disk on which one call fails, a full one, and power loss: the answers are honest, and the next open finds what
+//! it must.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::common::*;
+use crate::crash_fs::{CrashFs, Fault};
+use gantry_store::{AppendError, Config, Flush, PhysicalOffset, StartError, TruncateError};
+
+fn config_of(root: &Path, flush: Flush) -> Config {
+    Config { flush, checkpoint_interval: Duration::from_millis(2), ..config(root) }
+}
+
+/// What a run was told, to hold the next open against.
+#[derive(Default)]
+struct Known {
+    /// Bodies in order, with the end of each: those that were appended.
+    appended: Vec<(PhysicalOffset, Vec<u8>)>,
+    flushed: PhysicalOffset,
+    /// A cut began, from this length to this one, and how it ended isn't known.
+    cutting: Option<(usize, usize)>,
+    failed: bool,
+}
+
+/// A small workload over all that writes: several segments, a cut, appends behind it, a close.
+fn workload(opened: &mut Opened, known: &mut Known) {
+    put(opened, known, 0, 30);
+    opened.store.confirm(opened.store.watermarks().written);
+    if !known.failed {
+        let to = known.appended[20].0;
+        known.cutting = Some((known.appended.len(), 21));
+        match opened.appender.truncate(to, Some(&opened.store.root().join("divergent"))) {
+            Ok(_) => known.finish_cut(),
+            Err(TruncateError::Keep { .. }) => known.cutting = None,
+            Err(TruncateError::Failed(_)) => known.failed = true,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    put(opened, known, 50, 25);
+    opened.store.confirm(opened.store.watermarks().written);
+    let closed = opened.store.close();
+    if known.cutting.is_none() {
+        known.flushed = opened.store.watermarks().flushed;
+    }
+    if closed.is_ok() && !known.failed {
+        assert_eq!(known.flushed, opened.store.watermarks().written, "a clean close flushes everything");
+    }
+}
+
+fn put(opened: &mut Opened, known: &mut Known, from: u8, count: u8) {
+    for number in from..from + count {
+        let body = vec![number; 900 + usize::from(number)];
+        match opened.append(&[message("T", 0, &body).into()]).remove(0) {
+            Ok(appended) => known.appended.push((appended.end, body)),
+            Err(AppendError::Failed(_)) => known.failed = true,
+            Err(AppendError::NoSpace(_)) => {}
+            Err(other) => panic!("{other}"),
+        }
+        if known.cutting.is_none() {
+            known.flushed = opened.store.watermarks().flushed;
+        }
+    }
+}
+
+impl Known {
+    fn finish_cut(&mut self) {
+        if let Some((_, to)) = self.cutting.take() {
+            self.appended.truncate(to);
+        }
+    }
+
+    /// The log must be a beginning of what was appended, with all that was said to be flushed.
+    fn hold_against(&self, opened: &Opened, what: &str) {
+        let written = opened.store.watermarks().written;
+        opened.confirm_all();
+        let bodies: Vec<_> = opened.consume("T", 0).into_iter().map(|(_, body)| body).collect();
+        let expected: Vec<_> = self.appended.iter().map(|(_, body)| body.clone()).collect();
+        assert!(bodies.len() <= expected.len() && bodies[..] == expected[..bodies.len()], "{what}: other messages");
+        if let Some((_, to)) = self.cutting {
+            assert!(bodies.len() >= to.min(self.flushed_count()), "{what}: {} of {to} are left", bodies.len());
+        } else {
+            assert!(written >= self.flushed, "{what}: flushed to {}, found {written}", self.flushed);
+        }
+    }
+
+    fn flushed_count(&self) -> usize {
+        self.appended.iter().filter(|(end, _)| *end <= self.flushed).count()
+    }
+}
+
+fn each_call_fails(fault: Fault, lose_power: bool) {
+    let mut failures = std::collections::BTreeSet::new();
+    for k in 0.. {
+        let directory = tempfile::tempdir().unwrap();
+        let fs = CrashFs::default();
+        let flush = if k % 2 == 0 { Flush::Sync } else { Flush::Async { interval_ms: 1 } };
+        let mut known = Known::default();
+        fs.fail_call(k, fault);
+        let what = format!("{fault:?} at call {k}");
+        match try_open_on(Arc::new(fs.clone()), config_of(directory.path(), flush)) {
+            Ok(mut opened) => {
+                workload(&mut opened, &mut known);
+                let told = opened.events.told();
+                assert!(told.failed.len() <= 1, "{what}: told once");
+                assert_eq!(told.failed.len(), usize::from(opened.store.failure().is_some()), "{what}");
+                drop(opened);
+            }
+            Err(error) => assert!(fs.failed().is_some(), "{what}: {error}"),
+        }
+        let Some(failed) = fs.failed() else { break };
+        failures.insert(failed);
+        fs.heal();
+        let what = format!("{what} ({failed})");
+        if lose_power {
+            fs.lose_power(&mut Random::new(k));
+        }
+        match try_open_on(Arc::new(fs.clone()), config_of(directory.path(), flush)) {
+            Ok(mut opened) => {
+                known.hold_against(&opened, &what);
+                opened.put("T", 0, b"life goes on");
+                opened.close();
+            }
+            Err(error) => panic!("{what}: doesn't open again: {error}"),
+        }
+    }
+    for expected in ["write", "fdatasync", "fallocate", "rename", "open", "fsync of a directory"] {
+        assert!(failures.contains(expected), "{expected} never failed: {failures:?}");
+    }
+}
+
+#[test]
+fn whichever_call_fails_nothing_false_is_said_and_the_store_opens_again() {
+    each_call_fails(Fault::Eio, false);
+}
+
+#[test]
+fn whichever_call_fails_before_a_power_loss_what_was_flushed_is_there() {
+    each_call_fails(Fault::Eio, true);
+}
+
+#[test]
+fn whichever_call_finds_the_disk_full_the_store_opens_again() {
+    each_call_fails(Fault::Enospc, false);
+}
+
+#[test]
+fn a_failed_sync_is_final_and_told_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let fs = CrashFs::default();
+    let config = Config { checkpoint_interval: Duration::from_hours(1), ..config(directory.path()) };
+    let mut opened = try_open_on(Arc::new(fs.clone()), config).unwrap();
+    let first = opened.put("T", 0, b"first");
+    opened.wait_flushed();
+    // The next calls are the write and the sync of it.
+    fs.fail_call(1, Fault::Eio);
+    opened.put("T", 0, b"second");
+    opened.events.wait("the failure", |told| !told.failed.is_empty());
+    assert_eq!(fs.failed(), Some("fdatasync"));
+    assert_eq!(opened.store.watermarks().flushed, first.end);
+    // A second sync would succeed, and lie.
+    fs.heal();
+    let refused = opened.append(&[message("T", 0, b"third").into()]).remove(0).unwrap_err();
+    assert!(matches!(refused, AppendError::Failed(_)));
+    let text = refused.to_string();
+    assert!(text.contains("fdatasync") && text.contains("commitlog/00000000000000000000"), "{text}");
+    assert!(opened.store.close().is_err());
+    let told = opened.events.told();
+    assert_eq!((told.failed.len(), told.flushed.last()), (1, Some(&first.end)));
+    assert_eq!(opened.store.watermarks().flushed, first.end);
+    assert!(directory.path().join("abort").exists(), "no clean stop");
+}
+
+#[test]
+fn a_full_disk_refuses_messages_with_figures_and_heals() {
+    let directory = tempfile::tempdir().unwrap();
+    let fs = CrashFs::default();
+    let mut opened = try_open_on(Arc::new(fs.clone()), config(directory.path())).unwrap();
+    let first = opened.put("T", 0, &[0; 4000]);
+    fs.set_available(1000);
+    let batch: Vec<_> = [6000, 7000, 6500, 100].map(|len| message("T", 0, &vec![1; len]).into()).into();
+    let results = opened.append(&batch);
+    assert!(results[0].is_ok());
+    let no_space = results[1].as_ref().unwrap_err();
+    assert!(matches!(no_space, AppendError::NoSpace(_)) && results[2].is_err());
+    let text = no_space.to_string();
+    assert!(text.contains("commitlog/00000000000000016384") && text.contains("1000 of"), "{text}");
+    assert_eq!(results[3].as_ref().unwrap().first_queue_offset.0, 2, "a small one still fits");
+    assert!(opened.store.failure().is_none());
+    fs.heal();
+    assert_eq!(opened.put("T", 0, &[2; 6000]).physical.0, SEGMENT_BYTES);
+    opened.confirm_all();
+    assert_eq!(opened.consume("T", 0).len(), 4);
+    assert!(first.end.0 < SEGMENT_BYTES);
+    opened.close();
+}
+
+#[test]
+fn a_slave_on_a_full_disk_waits_and_goes_on() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let fs = CrashFs::default();
+    let mut master = open_in(one.path());
+    let mut slave = try_open_on(Arc::new(fs.clone()), config(two.path())).unwrap();
+    for _ in 0..40 {
+        master.put("T", 0, &[0; 1000]);
+    }
+    fs.set_available(0);
+    let at = PhysicalOffset(4 * SEGMENT_BYTES);
+    assert!(matches!(slave.appender.start_at(at), Err(StartError::NoSpace(_))));
+    assert!(slave.store.failure().is_none());
+    fs.heal();
+    slave.appender.start_at(at).unwrap();
+    slave.appender.start_at(PhysicalOffset(0)).unwrap();
+    replicate(&master.store, &mut slave.appender, PhysicalOffset(0), 9000);
+    assert_eq!(log_bytes(&slave.store), log_bytes(&master.store));
+    slave.close();
+    master.close();
+}
+
+/// Random appends, flushes, confirmations, cuts, kills and power losses against a list of what must be there.
+fn random_life(seed: u64, power: bool) {
+    let mut random = Random::new(seed);
+    let directory = tempfile::tempdir().unwrap();
+    let fs = CrashFs::default();
+    let open = |random: &mut Random| {
+        let flush = if random.below(2) == 0 { Flush::Sync } else { Flush::Async { interval_ms: 1 + random.below(3) } };
+        try_open_on(Arc::new(fs.clone()), config_of(directory.path(), flush))
+            .unwrap_or_else(|error| panic!("seed {seed}: {error}"))
+    };
+    let mut opened = open(&mut random);
+    // (end, queue, body) of all messages in the log.
+    let mut model: Vec<(u64, u32, Vec<u8>)> = Vec::new();
+    let mut held = Vec::new();
+    for step in 0..60 {
+        match random.below(10) {
+            0..5 => {
+                let batch: Vec<_> = (0..random.below(12)).map(|_| random_message(&mut random)).collect();
+                let appends: Vec<_> = batch.iter().map(|(queue, body)| message("T", *queue, body).into()).collect();
+                for ((queue, body), result) in batch.into_iter().zip(opened.append(&appends)) {
+                    model.push((result.unwrap().end.0, queue, body));
+                }
+            }
+            5 => opened.wait_flushed(),
+            6 => {
+                let at = random.below(model.len() as u64 + 1) as usize;
+                opened.store.confirm(PhysicalOffset(at.checked_sub(1).map_or(0, |last| model[last].0)));
+                let queue = random.below(4) as u32;
+                held.push(opened.read("T", queue, 0).messages);
+                if random.below(2) == 0 {
+                    held.clear();
+                }
+            }
+            7 if !model.is_empty() => {
+                let keep = model.len() - random.below(10.min(model.len() as u64)) as usize;
+                let to = keep.checked_sub(1).map_or(0, |last| model[last].0);
+                opened.appender.truncate(PhysicalOffset(to), None).unwrap();
+                model.truncate(keep);
+            }
+            8 => {
+                opened.close();
+                opened = open(&mut random);
+            }
+            9 => {
+                let flushed = opened.store.watermarks().flushed;
+                let floor = if power { flushed } else { opened.store.watermarks().written };
+                opened.kill();
+                if power {
+                    // A power loss ends every process, and those that hold slices.
+                    held.clear();
+                    fs.lose_power(&mut random);
+                }
+                opened = open(&mut random);
+                let written = opened.store.watermarks().written;
+                assert!(written >= floor, "seed {seed}, step {step}: {written} of {floor}");
+                model.retain(|(end, ..)| *end <= written.0);
+            }
+            _ => {}
+        }
+        check(&opened, &model, seed, step);
+    }
+    opened.close();
+}
+
+fn random_message(random: &mut Random) -> (u32, Vec<u8>) {
+    // Few sizes: after a cut the same ones come again, and stale records would fit on.
+    let len = [100, 100, 700, 3000][random.below(4) as usize];
+    (random.below(4) as u32, vec![random.below(256) as u8; len])
+}
+
+fn check(opened: &Opened, model: &[(u64, u32, Vec<u8>)], seed: u64, step: usize) {
+    let marks = opened.store.watermarks();
+    let end = model.last().map_or(0, |(end, ..)| *end);
+    // A blank may lie behind the last message.
+    assert!(
+        marks.written.0 >= end && (model.is_empty() || marks.written.0 < end + SEGMENT_BYTES),
+        "seed {seed}, step {step}"
+    );
+    let visible = |queue: u32, confirmed: u64| {
+        let of_queue = model.iter().filter(move |(end, of, _)| *of == queue && *end <= confirmed);
+        of_queue.enumerate().map(|(number, (.., body))| (number as u64, body.clone())).collect::<Vec<_>>()
+    };
+    wait_until("dispatch", || {
+        let marks = opened.store.watermarks();
+        marks.dispatched == marks.confirmed
+    });
+    for queue in 0..4 {
+        let all = model.iter().filter(|(_, of, _)| *of == queue).count() as u64;
+        assert_eq!(opened.appender.next_queue_offset("T", queue).0, all, "seed {seed}, step {step}, queue {queue}");
+        let confirmed = opened.store.watermarks().confirmed.0;
+        assert_eq!(opened.consume("T", queue), visible(queue, confirmed), "seed {seed}, step {step}, queue {queue}");
+    }
+}
+
+#[test]
+fn random_lives_with_kills_lose_nothing_that_was_written() {
+    for seed in 0..25 {
+        random_life(seed, false);
+    }
+}
+
+#[test]
+fn random_lives_with_power_losses_lose_nothing_that_was_flushed() {
+    for seed in 100..140 {
+        random_life(seed, true);
+    }
+}
