@@ -15,16 +15,16 @@ use super::BrokerGroup;
 /// Largest manifest file that is read, in bytes.
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 
-/// Why a manifest can't be used. Each displays as one line.
+/// Why a manifest can't be used. Each displays as one line, its cause in it.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// The file can't be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}", path.display())]
     Read {
         /// The manifest.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// The file is larger than any manifest.
     #[error("{}: {bytes} bytes is more than a manifest may have ({MAX_MANIFEST_BYTES})", path.display())]
@@ -35,12 +35,12 @@ pub enum ManifestError {
         bytes: u64,
     },
     /// Not YAML, or a value has the wrong type.
-    #[error("{origin}: {source}")]
+    #[error("{origin}: {error}")]
     Yaml {
         /// The manifest's name.
         origin: String,
         /// What the parser said, with path and line.
-        source: serde_norway::Error,
+        error: serde_norway::Error,
     },
     /// A key that no field has.
     #[error("{origin}: unknown field {field}{known}")]
@@ -82,7 +82,7 @@ pub enum ManifestError {
 
 /// Reads all groups of the manifest file at `path`, in their order. At least one, or an error.
 pub fn read_manifest(path: &Path) -> Result<Vec<BrokerGroup>, ManifestError> {
-    let read_error = |source| ManifestError::Read { path: path.to_owned(), source };
+    let read_error = |error| ManifestError::Read { path: path.to_owned(), error };
     let bytes = std::fs::metadata(path).map_err(read_error)?.len();
     if bytes > MAX_MANIFEST_BYTES {
         return Err(ManifestError::TooLarge { path: path.to_owned(), bytes });
@@ -97,7 +97,7 @@ pub fn read_manifest_text(origin: &str, text: &str) -> Result<Vec<BrokerGroup>, 
     // Two walks over the same documents: the first says what each is, the second has line numbers for its errors.
     let kinds = Deserializer::from_str(text).map(Value::deserialize);
     for (index, (kind, document)) in kinds.zip(Deserializer::from_str(text)).enumerate() {
-        let yaml_error = |source| ManifestError::Yaml { origin: origin.to_owned(), source };
+        let yaml_error = |error| ManifestError::Yaml { origin: origin.to_owned(), error };
         let value = kind.map_err(yaml_error)?;
         if value.is_null() {
             IgnoredAny::deserialize(document).map_err(yaml_error)?;
@@ -136,7 +136,7 @@ fn read_group(origin: &str, value: &Value, document: Deserializer<'_>) -> Result
             unknown.get_or_insert(path);
         }
     })
-    .map_err(|source| ManifestError::Yaml { origin: origin.to_owned(), source })?;
+    .map_err(|error| ManifestError::Yaml { origin: origin.to_owned(), error })?;
     let name = value.get("metadata").and_then(|m| m.get("name")).and_then(Value::as_str).unwrap_or("without a name");
     let origin = format!("{origin}: BrokerGroup {name}");
     if let Some(path) = unknown {

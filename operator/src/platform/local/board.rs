@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use gantry_replication::GroupRecord;
 use gantry_replication::elector::Notice;
+use parking_lot::Mutex;
 
 use super::forwarder::Forwarder;
 use super::screen::Lines;
@@ -24,11 +26,23 @@ struct Entry {
     forwarder: Forwarder,
     /// Whether it has ever served since this process began.
     has_served: AtomicBool,
+    /// Why there is no master, while that lasts.
+    worry: Mutex<Option<Worry>>,
 }
+
+#[derive(Debug)]
+struct Worry {
+    text: String,
+    since: Instant,
+    told: bool,
+}
+
+/// A group without a master is told only after so long: replicas that are starting come one after the other.
+const WORRY_AFTER: Duration = Duration::from_secs(2);
 
 impl Board {
     pub(super) fn new(groups: BTreeMap<String, Forwarder>, nameserver: SocketAddr, lines: Lines) -> Self {
-        let entry = |forwarder| Entry { forwarder, has_served: AtomicBool::new(false) };
+        let entry = |forwarder| Entry { forwarder, has_served: AtomicBool::new(false), worry: Mutex::new(None) };
         let groups = groups.into_iter().map(|(name, forwarder)| (name, entry(forwarder))).collect();
         Self { groups, nameserver, lines }
     }
@@ -44,6 +58,17 @@ impl Board {
             entry.forwarder.hold();
         }
     }
+
+    /// Says why groups have had no master for a while, once.
+    pub(super) fn say_worries(&self) {
+        for (group, entry) in &self.groups {
+            let mut worry = entry.worry.lock();
+            if let Some(worry) = worry.as_mut().filter(|worry| !worry.told && worry.since.elapsed() >= WORRY_AFTER) {
+                worry.told = true;
+                self.lines.say(&format!("{group}: {}", worry.text));
+            }
+        }
+    }
 }
 
 impl Listener for Board {
@@ -55,6 +80,7 @@ impl Listener for Board {
             return self.lines.say(&text);
         };
         entry.forwarder.point_to(address);
+        *entry.worry.lock() = None;
         let stable = entry.forwarder.address();
         if entry.has_served.swap(true, Ordering::Relaxed) {
             self.lines.say(&format!("{group} serves again: master {master} epoch {epoch}, address {stable}"));
@@ -67,10 +93,27 @@ impl Listener for Board {
     }
 
     fn notice(&self, group: &str, notice: &Notice) {
-        self.lines.say(&format!("{group}: {notice}"));
+        let Some(entry) = self.groups.get(group) else { return };
+        if let Notice::Stuck(_) = notice {
+            entry.worry.lock().get_or_insert_with(Worry::new).change(notice.to_string());
+        } else {
+            *entry.worry.lock() = None;
+            self.lines.say(&format!("{group}: {notice}"));
+        }
     }
 
     fn record_trouble(&self, group: &str, why: &str) {
         self.lines.say(&format!("{group}: {why}"));
+    }
+}
+
+impl Worry {
+    fn new() -> Self {
+        Self { text: String::new(), since: Instant::now(), told: false }
+    }
+
+    fn change(&mut self, text: String) {
+        self.told &= self.text == text;
+        self.text = text;
     }
 }

@@ -163,6 +163,11 @@ impl Shared {
         self.elector.switchover(&group.name, replica).await
     }
 
+    /// Says why groups have had no master for a while, once.
+    pub fn say_worries(&self) {
+        self.board.say_worries();
+    }
+
     /// Kills every child at once.
     pub fn kill_all(&self) {
         for pid in self.processes.lock().values().filter_map(|process| process.pid) {

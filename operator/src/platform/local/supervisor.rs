@@ -6,6 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek as _, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
@@ -209,6 +210,8 @@ impl Keeper {
 
     fn describe(&self, ended: &io::Result<ExitStatus>) -> String {
         let how = match ended {
+            // Who was killed from outside has no last words.
+            Ok(status) if status.signal() == Some(Signal::KILL.as_raw()) => return "killed (SIGKILL)".to_owned(),
             Ok(status) => status.to_string(),
             Err(error) => format!("can't be waited for: {error}"),
         };
@@ -384,7 +387,7 @@ mod tests {
         let pid = rig.pid().await;
         kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
         let (how, _) = rig.how_it_ended().await;
-        assert!(how.contains("signal: 9"), "{how}");
+        assert!(how.contains("killed (SIGKILL)"), "{how}");
         assert_ne!(rig.pid().await, pid);
         rig.child.stop(Duration::from_secs(20)).await;
     }

@@ -114,6 +114,7 @@ async fn show_until_stopped(
             _ = looks.tick() => {}
         }
         let status: Status = shared.status();
+        shared.say_worries();
         for line in changes.since_last(&status) {
             screen.lines().say(&line);
         }
