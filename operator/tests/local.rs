@@ -16,7 +16,7 @@ use tempfile::TempDir;
 const OPERATOR: &str = env!("CARGO_BIN_EXE_gantry-operator");
 
 /// Far longer than anything takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 const MANIFEST: &str = include_str!("../../charts/gantry/examples/broker-group.yaml");
 

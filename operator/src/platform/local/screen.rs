@@ -127,15 +127,15 @@ fn write_all(live: bool, receiver: &Receiver<Shown>) {
     }
 }
 
-/// From the top left corner, each line to its end, and nothing below.
+/// From the top left corner, each line to its end and none wrapped, and nothing below.
 fn redraw(table: &str, recent: &VecDeque<String>) {
-    let mut text = "\x1b[H".to_owned();
+    let mut text = "\x1b[?7l\x1b[H".to_owned();
     let lines = table.lines().chain([""]).chain(recent.iter().map(String::as_str));
     for line in lines.chain(["", "Ctrl-C stops everything."]) {
         text.push_str(line);
         text.push_str("\x1b[K\n");
     }
-    text.push_str("\x1b[J");
+    text.push_str("\x1b[J\x1b[?7h");
     put(&text);
 }
 
