@@ -6,7 +6,6 @@ pub mod clock;
 pub mod config;
 pub mod core;
 pub mod ha;
-pub mod nameserver;
 mod heartbeat;
 pub mod nameserver;
 pub mod registration;
