@@ -278,3 +278,54 @@ impl Subscription {
         Self { data: data.clone(), filter }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gantry_remoting::body::parse;
+
+    fn client(connection: u64, peer: &'static str) -> Client<&'static str> {
+        Client { connection, peer, id: peer.to_owned(), language: Language::Java, version: 513 }
+    }
+
+    fn heartbeat(model: &str, topic: &str, version: i64) -> HeartbeatData {
+        let json = format!(
+            r#"{{"clientID":"c","producerDataSet":[{{"groupName":"pg"}}],"consumerDataSet":[{{"groupName":"g",
+            "messageModel":"{model}","subscriptionDataSet":[{{"topic":"{topic}","subString":"*","subVersion":{version}}}]}}]}}"#
+        );
+        parse(json.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_silent_client_is_forgotten_and_the_others_are_told() {
+        let clients = Clients::default();
+        clients.heartbeat(&client(1, "old"), heartbeat("CLUSTERING", "t", 1), 0);
+        clients.heartbeat(&client(2, "new"), heartbeat("CLUSTERING", "t", 1), 100_000);
+        assert!(clients.expire(120_000, 120_000).is_empty(), "not longer than that");
+        let changed = clients.expire(120_001, 120_000);
+        assert_eq!(changed, [Changed { group: "g".into(), members: vec!["new"] }]);
+        assert_eq!(clients.consumer_ids("g"), ["new"]);
+        assert_eq!(clients.producers("pg").len(), 1);
+        clients.expire(900_000, 120_000);
+        let inner = clients.inner.lock();
+        assert!(inner.consumers.is_empty() && inner.producers.is_empty() && inner.by_connection.is_empty());
+    }
+
+    #[test]
+    fn another_topic_is_news_and_a_newer_expression_is_not() {
+        let clients = Clients::default();
+        assert_eq!(clients.heartbeat(&client(1, "a"), heartbeat("CLUSTERING", "t", 1), 0).len(), 1);
+        assert!(clients.heartbeat(&client(1, "a"), heartbeat("CLUSTERING", "t", 2), 1).is_empty());
+        clients.filter("g", "t", 2, true).unwrap();
+        assert_eq!(clients.heartbeat(&client(1, "a"), heartbeat("CLUSTERING", "u", 3), 2).len(), 1);
+        assert_eq!(clients.filter("g", "t", 1, true).unwrap_err().code, response::SUBSCRIPTION_NOT_EXIST);
+    }
+
+    #[test]
+    fn broadcasting_members_share_nothing_and_hear_nothing() {
+        let clients = Clients::default();
+        assert!(clients.heartbeat(&client(1, "a"), heartbeat("BROADCASTING", "t", 1), 0).is_empty());
+        assert_eq!(clients.filter("g", "t", 1, false).unwrap_err().code, response::NO_PERMISSION);
+        assert!(clients.disconnected(1).is_empty() && clients.consumer_ids("g").is_empty());
+    }
+}

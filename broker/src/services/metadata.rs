@@ -315,3 +315,26 @@ impl Metadata {
         self.confirmed.lock().tables.next
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_changes_become_records_of_bounded_size_in_their_order() {
+        let offsets = |group: u32| Change::Offsets {
+            topic: "t".repeat(127),
+            group: format!("{group:0>120}"),
+            offsets: (0..1000).map(|queue| (queue, i64::MAX)).collect(),
+        };
+        let changes: Vec<_> = (0..100).map(offsets).collect();
+        let records = split(changes.clone());
+        assert!(records.len() > 1);
+        for record in &records {
+            let set = ChangeSet { by: "m".into(), at: 1, changes: record.clone() };
+            assert!(serde_json::to_vec(&set).unwrap().len() < 2 * RECORD_BYTES);
+        }
+        assert_eq!(records.concat(), changes);
+        assert!(split(Vec::new()).is_empty());
+    }
+}

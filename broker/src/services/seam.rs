@@ -91,7 +91,7 @@ pub enum SendFailure {
 }
 
 /// MQVersion ordinal of 5.3.1: newer clients understand [`response::GO_AWAY`] and reconnect by themselves.
-const VERSION_5_3_1: i32 = 475;
+const VERSION_5_3_1: i32 = gantry_remoting::version::V5_3_1;
 
 impl SendFailure {
     /// Is the message in the log all the same, and may survive?
@@ -165,4 +165,65 @@ fn switching_over(client_version: i32) -> Refusal {
 
 fn busy(remark: String) -> Refusal {
     Refusal::new(response::SYSTEM_BUSY, remark)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gantry_store::{PhysicalOffset, QueueOffset};
+
+    fn appended() -> Appended {
+        Appended {
+            first_queue_offset: QueueOffset(0),
+            physical: PhysicalOffset(7),
+            each: [PhysicalOffset(7)].into_iter().collect(),
+            end: PhysicalOffset(99),
+            store_timestamp_ms: 1,
+            count: 1,
+        }
+    }
+
+    #[test]
+    fn every_refused_send_is_answered_by_a_code_that_producers_retry_on() {
+        // `DefaultMQProducer`'s own list.
+        let retried = [1, 2, 14, 16, 17, 204, 205, response::GO_AWAY];
+        let failures = [
+            SendFailure::NotMaster,
+            SendFailure::SwitchingOver,
+            SendFailure::Fenced("why".into()),
+            SendFailure::InSyncShort { have: 1, need: 2 },
+            SendFailure::DiskFull("99 %".into()),
+            SendFailure::Busy("full".into()),
+            SendFailure::Store("EIO".into()),
+        ];
+        for failure in failures {
+            for version in [401, VERSION_5_3_1, 513] {
+                let refusal = failure.refusal(version);
+                assert!(retried.contains(&refusal.code), "{failure:?} at {version}: {refusal:?}");
+            }
+            assert!(!failure.is_written());
+        }
+        assert_eq!(SendFailure::TooLarge("x".into()).refusal(513).code, response::MESSAGE_ILLEGAL);
+    }
+
+    #[test]
+    fn what_is_written_is_told_as_an_uncertain_success() {
+        for (failure, code) in [
+            (SendFailure::FlushDiskTimeout(appended()), response::FLUSH_DISK_TIMEOUT),
+            (SendFailure::FlushSlaveTimeout(appended()), response::FLUSH_SLAVE_TIMEOUT),
+        ] {
+            assert!(failure.is_written());
+            assert_eq!(failure.refusal(513).code, code);
+        }
+    }
+
+    #[test]
+    fn only_clients_that_know_it_are_told_to_go_away() {
+        for (version, code) in
+            [(513, response::GO_AWAY), (VERSION_5_3_1, response::SYSTEM_BUSY), (401, response::SYSTEM_BUSY)]
+        {
+            assert_eq!(SendFailure::SwitchingOver.refusal(version).code, code);
+            assert_eq!(NotServing::SwitchingOver.refusal(version).code, code);
+        }
+    }
 }

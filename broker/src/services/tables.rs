@@ -135,3 +135,68 @@ impl<T> Versioned<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn name() -> impl Strategy<Value = String> {
+        "[abc]"
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        let offsets = prop::collection::btree_map(0_u32..3, 0_i64..100, 1..3);
+        prop_oneof![
+            (name(), 1..9).prop_map(|(topic_name, perm)| Change::Topic(TopicConfig {
+                topic_name,
+                perm,
+                ..TopicConfig::default()
+            })),
+            name().prop_map(Change::TopicDeleted),
+            name().prop_map(|group_name| Change::Group(GroupConfig { group_name, ..GroupConfig::default() })),
+            name().prop_map(Change::GroupDeleted),
+            name().prop_map(Change::OffsetsDeleted),
+            (name(), name(), offsets).prop_map(|(topic, group, offsets)| Change::Offsets { topic, group, offsets }),
+            prop::collection::btree_map(1_u32..4, 0_u64..9, 1..3).prop_map(Change::Delay),
+        ]
+    }
+
+    fn apply(tables: &mut Tables, changes: &[Change]) {
+        tables.apply(&ChangeSet { by: "m".into(), at: 1, changes: changes.to_vec() });
+    }
+
+    /// Versions count applications, so they are left out.
+    fn content(tables: &Tables) -> impl PartialEq + std::fmt::Debug {
+        let Tables { next: _, topics, groups, offsets, delay } = tables.clone();
+        let offsets: Vec<_> = offsets.entries.into_iter().filter(|(_, queues)| !queues.is_empty()).collect();
+        (topics.entries, groups.entries, offsets, delay)
+    }
+
+    proptest! {
+        #[test]
+        fn replaying_from_further_back_ends_in_the_same_tables(changes in prop::collection::vec(change(), 0..40), back in 0..40_usize) {
+            let mut once = Tables::default();
+            apply(&mut once, &changes);
+            let mut again = once.clone();
+            apply(&mut again, &changes[changes.len().saturating_sub(back)..]);
+            prop_assert_eq!(content(&again), content(&once));
+        }
+
+        #[test]
+        fn everything_as_changes_makes_the_same_tables(changes in prop::collection::vec(change(), 0..40)) {
+            let mut tables = Tables::default();
+            apply(&mut tables, &changes);
+            let mut copy = Tables::default();
+            apply(&mut copy, &tables.as_changes());
+            prop_assert_eq!(content(&copy), content(&tables));
+        }
+
+        #[test]
+        fn a_record_reads_back_what_was_written(changes in prop::collection::vec(change(), 0..10)) {
+            let set = ChangeSet { by: "m".into(), at: 5, changes };
+            let json = serde_json::to_vec(&set).unwrap();
+            prop_assert_eq!(serde_json::from_slice::<ChangeSet>(&json).unwrap(), set);
+        }
+    }
+}
