@@ -172,7 +172,7 @@ impl Names {
     fn change_kv(&self, Inbound { request, ticket }: Inbound) {
         let kv = Arc::clone(&self.kv);
         tokio::task::spawn_blocking(move || {
-            ticket.reply(change_kv(&kv, &request).unwrap_or_else(Refusal::into_response))
+            ticket.reply(change_kv(&kv, &request).unwrap_or_else(Refusal::into_response));
         });
     }
 }

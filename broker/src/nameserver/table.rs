@@ -225,7 +225,9 @@ impl Table {
         if let Some(stray) = queues.iter().find(|queues| !self.brokers.contains_key(&queues.broker_name)) {
             return Err(Refusal::Invalid(format!("topic {topic}: broker {} is not registered", stray.broker_name)));
         }
-        queues.into_iter().for_each(|queues| self.topics.set(topic, queues));
+        for queues in queues {
+            self.topics.set(topic, queues);
+        }
         Ok(())
     }
 

@@ -40,7 +40,7 @@ fn body<T: DeserializeOwned>(response: &Command) -> T {
     parse(&response.body.to_bytes()).unwrap()
 }
 
-fn master<'a>(addr: &'a str) -> RegisterBroker<'a> {
+fn master(addr: &str) -> RegisterBroker<'_> {
     RegisterBroker {
         broker_name: "broker-a",
         broker_addr: addr,

@@ -13,6 +13,9 @@ use crate::version;
 /// A compressed registration may unfold to this many bytes: some 400,000 topics.
 const MAX_UNFOLDED_BYTES: u64 = 64 << 20;
 
+/// Of a zlib stream with the usual window (RFC 1950).
+const ZLIB_FIRST_BYTE: u8 = 0x78;
+
 /// Body of REGISTER_BROKER (103).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -34,7 +37,12 @@ impl RegisterBrokerBody {
             let topics = parse(body)?;
             return Ok(Self { topic_config_serialize_wrapper: topics, filter_server_list: Vec::new() });
         }
-        if compressed { decode_compressed(body, MAX_UNFOLDED_BYTES) } else { parse(body) }
+        // Apache's 5.x brokers compress and say that they didn't; JSON never begins like this.
+        if compressed || body.starts_with(&[ZLIB_FIRST_BYTE]) {
+            decode_compressed(body, MAX_UNFOLDED_BYTES)
+        } else {
+            parse(body)
+        }
     }
 }
 
@@ -139,6 +147,13 @@ mod tests {
         assert_eq!((table["t"].read_queue_nums, table["t"].write_queue_nums, table["old"].perm), (4, 8, 2));
         assert_eq!(table["t"].attributes["message.type"], "FIFO NORMAL");
         assert_eq!(body.topic_config_serialize_wrapper.data_version.counter, 3);
+    }
+
+    #[test]
+    fn a_compressed_registration_that_says_it_is_not_is_read_all_the_same() {
+        let body = compress(&[VERSION, b"[]"], &["t 4 8 6 SINGLE_TAG"]);
+        let body = RegisterBrokerBody::decode(&body, false, version::V5_5_0).unwrap();
+        assert_eq!(body.topic_config_serialize_wrapper.topic_config_table["t"].write_queue_nums, 8);
     }
 
     #[test]
