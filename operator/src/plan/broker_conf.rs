@@ -50,6 +50,8 @@ pub fn render(group: &GroupPlan, replica: &ReplicaPlan, surroundings: &Surroundi
         ("minInSyncReplicas", group.min_in_sync.to_string()),
         ("onShortage", on_shortage.to_owned()),
         ("gantryReplica", replica.name.clone()),
+        // Among equals an election takes the preferred one.
+        ("gantryPriority", u8::from(group.preferred_master.as_ref() == Some(&replica.name)).to_string()),
         ("gantryElectors", surroundings.electors.to_string()),
         ("gantryAdvertisedMaster", surroundings.advertised_master.to_string()),
         ("gantryToken", surroundings.token.to_owned()),
@@ -116,13 +118,14 @@ mod tests {
             "minInSyncReplicas=2",
             "onShortage=Refuse",
             "gantryReplica=broker-a-1",
+            "gantryPriority=0",
             "gantryElectors=127.0.0.1:4001",
             "gantryAdvertisedMaster=127.0.0.1:10911",
             "gantryToken=secret",
             "maxMessageSize=1048576",
         ];
         assert_eq!(text.lines().skip(1).collect::<Vec<_>>(), expected);
-        let keys: Vec<_> = expected[..16].iter().map(|line| line.split('=').next().unwrap()).collect();
+        let keys: Vec<_> = expected[..17].iter().map(|line| line.split('=').next().unwrap()).collect();
         for key in keys {
             assert!(crate::api::IDENTITY_KEYS.contains(&key), "spec.config could override {key}");
         }
@@ -137,8 +140,9 @@ mod tests {
 
     #[test]
     fn the_other_settings_say_so() {
-        let text = conf(json!({"replication": {"mode": "Async", "onShortage": "Degrade"}}));
-        for line in ["flushDiskType=ASYNC_FLUSH", "replicationMode=Async", "onShortage=Degrade"] {
+        let text =
+            conf(json!({"replication": {"mode": "Async", "onShortage": "Degrade"}, "preferredMaster": "broker-a-1"}));
+        for line in ["flushDiskType=ASYNC_FLUSH", "replicationMode=Async", "onShortage=Degrade", "gantryPriority=1"] {
             assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
         }
     }
