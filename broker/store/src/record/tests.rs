@@ -158,11 +158,8 @@ fn properties_that_lost_a_sector_are_damage_and_others_with_zeros_are_not() {
     }
 }
 
-fn hosts() -> impl Strategy<Value = std::net::SocketAddr> {
-    prop_oneof![
-        any::<([u8; 4], u16)>().prop_map(std::net::SocketAddr::from),
-        any::<([u8; 16], u16)>().prop_map(std::net::SocketAddr::from),
-    ]
+fn hosts() -> impl Strategy<Value = SocketAddr> {
+    prop_oneof![any::<([u8; 4], u16)>().prop_map(SocketAddr::from), any::<([u8; 16], u16)>().prop_map(SocketAddr::from),]
 }
 
 prop_compose! {

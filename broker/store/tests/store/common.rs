@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 /// Small segments, so that a few messages fill several.
 pub const SEGMENT_BYTES: u64 = 16 << 10;
 pub const ALL: ReadLimits = ReadLimits { max_count: 1 << 20, max_bytes: usize::MAX };
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Remembers what the store tells, and lets a test wait for it.
 #[derive(Default)]

@@ -220,7 +220,9 @@ impl Fs for CrashFs {
         self.call("rmdir")?;
         let mut state = self.state.lock();
         let gone: Vec<u64> = state.paths.iter().filter(|(_, file)| file.starts_with(path)).map(|(id, _)| *id).collect();
-        gone.into_iter().for_each(|inode| state.forget(inode));
+        for inode in gone {
+            state.forget(inode);
+        }
         RealFs.remove_dir_all(path)?;
         state.renames.retain(|undo| match undo {
             Undo::Created(other) | Undo::Gone(other, _) => !other.starts_with(path),

@@ -1,8 +1,14 @@
 //! The store from outside: what a broker, a replica, a crash and a failing disk see.
 
+#[cfg(test)]
 mod basics;
+#[cfg(test)]
 mod common;
+#[cfg(test)]
 mod crash_fs;
+#[cfg(test)]
 mod faults;
+#[cfg(test)]
 mod recovery;
+#[cfg(test)]
 mod replicas;

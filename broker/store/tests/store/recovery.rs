@@ -16,6 +16,9 @@ fn lazy_async(root: &Path) -> Config {
     Config { flush: Flush::Async { interval_ms: 3_600_000 }, ..lazy(root) }
 }
 
+/// What a test does to a store's directory.
+type Spoil = fn(&Path);
+
 fn segment(root: &Path, base: u64) -> PathBuf {
     root.join("commitlog").join(format!("{base:020}"))
 }
@@ -39,9 +42,9 @@ fn a_clean_stop_keeps_everything_and_a_kill_does_too() {
         opened.confirm_all();
         let (marks, log) = (opened.store.watermarks(), log_bytes(&opened.store));
         if kill {
-            opened.kill()
+            opened.kill();
         } else {
-            opened.close()
+            opened.close();
         }
         assert_eq!(directory.path().join("abort").exists(), kill);
 
@@ -173,11 +176,11 @@ fn damage_below_what_was_flushed_is_an_error_that_names_file_and_offset_and_cuts
 
 #[test]
 fn lost_consume_queues_are_made_again_from_the_log() {
-    let losses: [(&str, fn(&Path)); 6] = [
+    let losses: [(&str, Spoil); 6] = [
         ("all of them", |root| std::fs::remove_dir_all(root.join("consumequeue")).unwrap()),
         ("one queue", |root| std::fs::remove_dir_all(root.join("consumequeue/U/1")).unwrap()),
         ("a file in the middle", |root| {
-            std::fs::remove_file(root.join("consumequeue/T/0/00000000000000000320")).unwrap()
+            std::fs::remove_file(root.join("consumequeue/T/0/00000000000000000320")).unwrap();
         }),
         ("half a file", |root| {
             let path = root.join("consumequeue/T/0/00000000000000000320");
@@ -199,9 +202,9 @@ fn lost_consume_queues_are_made_again_from_the_log() {
             opened.wait_flushed();
             let written = opened.store.watermarks().written;
             if kill {
-                opened.kill()
+                opened.kill();
             } else {
-                opened.close()
+                opened.close();
             }
             lose(directory.path());
 
@@ -275,7 +278,7 @@ fn a_queue_that_lacks_numbers_is_filled_with_blanks_that_readers_pass_over() {
 
 #[test]
 fn a_directory_with_something_else_in_it_is_refused_by_name() {
-    let cases: [(&str, fn(&Path)); 3] = [
+    let cases: [(&str, Spoil); 3] = [
         ("commitlog/readme.txt", |root| std::fs::write(root.join("commitlog/readme.txt"), "x").unwrap()),
         ("commitlog/00000000000000032768", |root| std::fs::remove_file(segment(root, SEGMENT_BYTES)).unwrap()),
         ("commitlog/00000000000000016384", |root| {

@@ -146,9 +146,9 @@ fn a_cut_log_goes_on_with_other_messages_and_nothing_comes_back() {
             }
             let log = log_bytes(&opened.store);
             if clean {
-                opened.close()
+                opened.close();
             } else {
-                opened.kill()
+                opened.kill();
             }
             assert_eq!(held.map(|held| held.iter().map(|bytes| bytes.to_vec()).collect::<Vec<_>>()), held_bytes);
 
@@ -257,7 +257,7 @@ fn a_batch_is_replicated_like_any_records() {
     let (mut master, mut slave) = (open_in(one.path()), open_in(two.path()));
     let batch = Append { messages: (0..10_u8).map(|number| message("T", 0, &[number; 100])).collect() };
     for _ in 0..30 {
-        assert_eq!(master.append(&[batch.clone()])[0].as_ref().unwrap().count, 10);
+        assert_eq!(master.append(std::slice::from_ref(&batch))[0].as_ref().unwrap().count, 10);
     }
     replicate(&master.store, &mut slave.appender, PhysicalOffset(0), 2000);
     slave.confirm_all();
