@@ -27,6 +27,8 @@ pub struct Metadata {
     live: Arc<Live>,
     topic: Arc<str>,
     store_host: SocketAddr,
+    /// Held while the files are written, before `confirmed` is: they are written one after the other, never back in time
+    saving: Mutex<()>,
     /// Held while records are applied, so that they are applied in order
     confirmed: Mutex<Confirmed>,
     /// Held from taking changes to submitting them, so that records have the order of their values
@@ -37,7 +39,8 @@ struct Confirmed {
     tables: Tables,
     /// `tables.next` as of the last snapshot
     saved: Option<u64>,
-    /// The tables came from an Apache broker's files: no record says so yet
+    /// The tables came from an Apache broker's files, and the log says nothing yet: this replica's first records as a
+    /// master say it all, another master's say what counts instead
     foreign: bool,
 }
 
@@ -78,8 +81,9 @@ impl Metadata {
         }
         live.reset(&tables);
         let confirmed = Mutex::new(Confirmed { tables, saved: None, foreign: loaded.foreign });
-        let author = Mutex::new(None);
-        let metadata = Self { store, log, files, live, topic: METADATA_TOPIC.into(), store_host, confirmed, author };
+        let (saving, author) = (Mutex::new(()), Mutex::new(None));
+        let topic = METADATA_TOPIC.into();
+        let metadata = Self { store, log, files, live, topic, store_host, saving, confirmed, author };
         metadata.catch_up()?;
         Ok(metadata)
     }
@@ -106,6 +110,7 @@ impl Metadata {
             let read = self.store.read_queue(METADATA_TOPIC, 0, from, limits, |_| true)?;
             for record in &read.messages {
                 self.apply(&mut confirmed.tables, record);
+                confirmed.foreign = false;
             }
             if confirmed.tables.next == next {
                 // Nothing readable there although the range says so: the log was cut meanwhile. The next dispatch asks again.
@@ -130,9 +135,9 @@ impl Metadata {
     /// written by this mastership, and is in the live tables already.
     pub fn became_master(&self, epoch: u64) {
         let foreign = {
-            let mut confirmed = self.confirmed.lock();
+            let confirmed = self.confirmed.lock();
             *self.author.lock() = Some(format!("{epoch}-{:016x}", fastrand::u64(..)));
-            std::mem::take(&mut confirmed.foreign).then(|| confirmed.tables.as_changes())
+            confirmed.foreign.then(|| confirmed.tables.as_changes())
         };
         if let Some(changes) = foreign {
             self.live.mark(&changes);
@@ -157,6 +162,7 @@ impl Metadata {
     /// Takes over another replica's [`Self::snapshot`], durably.
     pub fn install_snapshot(&self, snapshot: &[u8]) -> Result<(), MetadataError> {
         let tables: Tables = serde_json::from_slice(snapshot).map_err(MetadataError::Snapshot)?;
+        let _saving = self.saving.lock();
         let mut confirmed = self.confirmed.lock();
         self.files.save(&tables)?;
         self.live.reset(&tables);
@@ -166,19 +172,17 @@ impl Metadata {
 
     /// Writes the snapshot files if anything was confirmed since they were written.
     pub fn save(&self) -> Result<(), FileError> {
-        let (tables, saved) = {
+        let _saving = self.saving.lock();
+        let tables = {
             let confirmed = self.confirmed.lock();
             // Files of an Apache broker stay as they are until a record holds what they say.
             if confirmed.foreign || confirmed.saved == Some(confirmed.tables.next) {
                 return Ok(());
             }
-            (confirmed.tables.clone(), confirmed.saved)
+            confirmed.tables.clone()
         };
         self.files.save(&tables)?;
-        let mut confirmed = self.confirmed.lock();
-        if confirmed.saved == saved {
-            confirmed.saved = Some(tables.next);
-        }
+        self.confirmed.lock().saved = Some(tables.next);
         Ok(())
     }
 

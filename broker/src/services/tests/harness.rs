@@ -11,7 +11,9 @@ use gantry_remoting::header::{Fields, Header};
 use gantry_remoting::headers::pull::{PullMessage, PullMessageResponse, sys_flag};
 use gantry_remoting::headers::send::{SendMessage, SendMessageResponse};
 use gantry_remoting::{Command, Connection, Handler, Inbound, Limits, Server};
-use gantry_store::{AppendError, Appender, Config, Dispatched, Events, PhysicalOffset, Store, StoreFailure, record};
+use gantry_store::{
+    AppendError, Appender, Config, Dispatched, Events, OpenError, PhysicalOffset, Store, StoreFailure, record,
+};
 use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -115,7 +117,7 @@ impl Broker {
     pub(super) async fn start_slave(dir: &Path, config: ServicesConfig) -> Self {
         let events = Arc::new(TestEvents::default());
         let store_config = Config { segment_bytes: 16 << 20, queue_file_units: 1000, ..Config::new(dir) };
-        let (store, appender) = gantry_store::open(store_config, events.clone()).unwrap();
+        let (store, appender) = open(store_config, events.clone()).await;
         store.confirm(store.watermarks().written);
         let log = Arc::new(TestLog {
             store: store.clone(),
@@ -355,4 +357,15 @@ pub(super) async fn until(what: &str, condition: impl Fn() -> bool) {
         }
     };
     assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "waited in vain until {what}");
+}
+
+/// Opens the store; a broker that was killed in this process gives its lock back a little later.
+async fn open(config: Config, events: Arc<TestEvents>) -> (Store, Appender) {
+    let opened = Mutex::new(None);
+    let attempt = || match gantry_store::open(config.clone(), events.clone()) {
+        Err(OpenError::Locked { .. }) => false,
+        result => opened.lock().replace(result.unwrap()).is_none(),
+    };
+    until("the store is unlocked", attempt).await;
+    opened.into_inner().unwrap()
 }

@@ -37,8 +37,9 @@ async fn leave_traces(broker: &Broker) {
     assert_eq!(client.request(request::UPDATE_CONSUMER_OFFSET, &commit(42)).await.code, 0);
     assert_eq!(client.request(request::DELETE_TOPIC_IN_BROKER, &DeleteTopic { topic: "doomed" }).await.code, 0);
     client.send("by-a-send", 0, "", "x").await;
-    let confirmed = || broker.services.metadata.confirmed_offset("t", "g", 0) == Some(42);
-    until("the offset is confirmed", confirmed).await;
+    let metadata = &broker.services.metadata;
+    let confirmed = || metadata.confirmed_offset("t", "g", 0) == Some(42) && metadata.knows_topic("by-a-send");
+    until("all is confirmed", confirmed).await;
 }
 
 fn assert_traces(broker: &Broker) {

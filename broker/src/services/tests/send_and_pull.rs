@@ -156,6 +156,7 @@ async fn what_cannot_be_done_as_asked_is_refused_and_never_stored() {
     let unknown = client.ask(Command::request(370)).await;
     assert_eq!(unknown.code, response::REQUEST_CODE_NOT_SUPPORTED);
     assert!(unknown.remark.unwrap().contains("370"));
+    broker.dispatched().await;
     assert_eq!(broker.queue_max("t", 0), 1);
     broker.stop().await;
 }
