@@ -67,12 +67,29 @@ enum State {
     Closed,
 }
 
+/// What the writer does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WriterStep {
+    /// Write what it was given.
+    Write,
+    /// Wait to be woken.
+    Wait,
+    /// There is nothing to write any more.
+    End,
+}
+
 /// Why a command could not be sent.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SendError {
     /// The connection is closed or closing.
     #[error("connection closed")]
     Closed,
+    /// As many bytes as [`Limits::max_outbox_bytes`] wait for the peer already.
+    #[error("{waiting_bytes} bytes wait for the peer to read already")]
+    OutboxFull {
+        /// How many.
+        waiting_bytes: usize,
+    },
     /// The command breaks a limit of the frame.
     #[error(transparent)]
     Encode(#[from] EncodeError),
@@ -191,8 +208,7 @@ impl Connection {
     pub fn send(&self, mut command: Command) -> Result<(), SendError> {
         command.flag |= ONEWAY_BIT;
         command.opaque = self.take_opaque();
-        let body = std::mem::take(&mut command.body);
-        self.push(&Head::of(&command), &command.ext, body)
+        self.push_request(command)
     }
 
     /// Sends a request and waits for its answer.
@@ -201,8 +217,7 @@ impl Connection {
         let (answer, opaque) = self.expect_answer()?;
         let _forget = Forget { connection: self, opaque };
         command.opaque = opaque;
-        let body = std::mem::take(&mut command.body);
-        self.push(&Head::of(&command), &command.ext, body).map_err(|source| InvokeError::Send { peer, source })?;
+        self.push_request(command).map_err(|source| InvokeError::Send { peer, source })?;
         match timeout(within, answer).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(_dropped)) => Err(InvokeError::Closed { peer, code }),
@@ -226,7 +241,8 @@ impl Connection {
         drop(std::mem::take(&mut *self.waiting.lock()));
     }
 
-    /// Takes nothing more, writes what waits, then closes; closes anyway after `within`.
+    /// Takes nothing more, writes what waits, and ends its own direction; closes when the peer has ended too, so that
+    /// nothing on its way to the peer is lost by a reset, or after `within`. Tickets still held then answer nobody.
     pub async fn close_after_flush(&self, reason: &str, within: Duration) {
         {
             let mut outbox = self.outbox.lock();
@@ -235,6 +251,8 @@ impl Connection {
             }
         }
         self.wake_writer.notify_one();
+        // The reader must not wait for answers that can't come any more.
+        self.resume_reader.notify_one();
         if timeout(within, self.closed()).await.is_err() {
             warn!(connection = self.id, peer = %self.peer, ?within, "what waited could not be written in time");
         }
@@ -263,17 +281,17 @@ impl Connection {
         Ok(())
     }
 
-    /// Gives the writer what waits, or tells it to wait (`false`), or to end (`None`).
-    pub(crate) fn take_outgoing(&self, into: &mut SmallVec<[Bytes; 8]>) -> Option<bool> {
+    /// Gives the writer what waits, and tells it what to do.
+    pub(crate) fn take_outgoing(&self, into: &mut SmallVec<[Bytes; 8]>) -> WriterStep {
         let mut outbox = self.outbox.lock();
         outbox.writer_woken = false;
-        if outbox.state == State::Closed {
-            return None;
+        let state = outbox.state;
+        match state {
+            State::Closed => WriterStep::End,
+            _ if outbox.frames.take(into) > 0 => WriterStep::Write,
+            State::Open => WriterStep::Wait,
+            State::Draining => WriterStep::End,
         }
-        if outbox.frames.take(into) > 0 {
-            return Some(true);
-        }
-        (outbox.state == State::Open).then_some(false)
     }
 
     pub(crate) async fn wait_for_outgoing(&self) {
@@ -334,6 +352,16 @@ impl Connection {
         if waiter.is_none_or(|waiter| waiter.send(response).is_err()) {
             debug!(connection = self.id, peer = %self.peer, opaque, code, "answer that nobody waits for any more");
         }
+    }
+
+    /// Answers are bounded by the requests in flight; what this side asks for is bounded here.
+    fn push_request(&self, mut command: Command) -> Result<(), SendError> {
+        let waiting_bytes = self.unwritten_bytes.load(Ordering::SeqCst);
+        if waiting_bytes >= self.limits.max_outbox_bytes {
+            return Err(SendError::OutboxFull { waiting_bytes });
+        }
+        let body = std::mem::take(&mut command.body);
+        self.push(&Head::of(&command), &command.ext, body)
     }
 
     fn resume_if_low(&self) {

@@ -34,6 +34,7 @@ enum End {
 
 /// Reads until either side closes, then closes the connection.
 pub(crate) async fn run(connection: Arc<Connection>, socket: OwnedReadHalf, handler: Arc<dyn Handler>) {
+    let _ended = Ended { connection: &connection, handler: &*handler };
     let mut session =
         Session { connection: &connection, handler: &*handler, buffer: BytesMut::new(), batch: Vec::new() };
     let end = tokio::select! {
@@ -45,7 +46,19 @@ pub(crate) async fn run(connection: Arc<Connection>, socket: OwnedReadHalf, hand
         log_end(&connection, &end);
         connection.close(&end.to_string());
     }
-    handler.closed(&connection);
+}
+
+/// Closes the connection and tells the handler, however reading ends: also when the handler panics.
+struct Ended<'a> {
+    connection: &'a Arc<Connection>,
+    handler: &'a dyn Handler,
+}
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.connection.close("reading has ended");
+        self.handler.closed(self.connection);
+    }
 }
 
 /// A peer that comes and goes is nothing to speak of; one that speaks nonsense is.
@@ -106,12 +119,15 @@ impl Session<'_> {
     /// Hands over all whole frames of the buffer, waiting where the peer is ahead of its bounds.
     async fn handle_buffered(&mut self) -> Result<(), End> {
         loop {
+            // Draining: answers of the peer are still taken; its requests can't be answered any more, it learns by the
+            // end of this direction that they weren't.
+            let draining = self.connection.is_closed();
             let room = self.connection.room();
-            if room == 0 {
+            if room == 0 && !draining {
                 self.connection.wait_for_room().await;
                 continue;
             }
-            let decoded = self.decode_up_to(room);
+            let decoded = self.decode_up_to(room, draining);
             if !self.batch.is_empty() {
                 self.handler.handle(self.connection, &mut self.batch);
                 self.batch.clear();
@@ -122,14 +138,14 @@ impl Session<'_> {
         }
     }
 
-    fn decode_up_to(&mut self, room: usize) -> Result<Buffered, FrameError> {
-        while self.batch.len() < room {
+    fn decode_up_to(&mut self, room: usize, draining: bool) -> Result<Buffered, FrameError> {
+        while draining || self.batch.len() < room {
             let Some(command) = frame::decode(&mut self.buffer, self.connection.limits().max_frame_bytes)? else {
                 return Ok(Buffered::NoWholeFrame);
             };
             if command.is_response() {
                 self.connection.deliver(command);
-            } else {
+            } else if !draining {
                 let ticket = Ticket::new(Arc::clone(self.connection), &command);
                 self.batch.push(Inbound { request: command, ticket });
             }

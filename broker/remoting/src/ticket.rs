@@ -112,7 +112,8 @@ impl Ticket {
         };
         match self.connection.push(&head, fields, body) {
             Ok(()) => {}
-            Err(SendError::Closed) => {
+            // Only requests are refused for a full outbox, see `Connection::push_request`.
+            Err(SendError::Closed | SendError::OutboxFull { .. }) => {
                 debug!(peer = %self.connection.peer(), opaque = self.opaque, "nobody is there any more for an answer");
             }
             Err(SendError::Encode(problem)) => {

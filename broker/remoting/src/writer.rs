@@ -8,22 +8,23 @@ use smallvec::SmallVec;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::timeout;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, WriterStep};
 
 /// Slices given to one system call.
 const SLICES_PER_WRITE: usize = 64;
 
-/// Writes until the connection is closed, or drained and closing.
+/// Writes until the connection is closed, or drained: then the end of this task ends this direction of the socket, and
+/// the reader goes on until the peer has ended the other.
 pub(crate) async fn run(connection: Arc<Connection>, socket: OwnedWriteHalf) {
     let mut batch = SmallVec::new();
     loop {
         match connection.take_outgoing(&mut batch) {
-            Some(true) => {}
-            Some(false) => {
+            WriterStep::Write => {}
+            WriterStep::Wait => {
                 connection.wait_for_outgoing().await;
                 continue;
             }
-            None => break connection.close("closed by this side"),
+            WriterStep::End => break,
         }
         tokio::select! {
             biased;

@@ -10,7 +10,8 @@ use std::time::Duration;
 use gantry_remoting::code::response;
 use gantry_remoting::frame::{self, MAX_FRAME_BYTES};
 use gantry_remoting::{
-    Client, ClientError, Command, Connection, Handler, Inbound, InvokeError, Limits, Response, Server, Ticket, connect,
+    Client, ClientError, Command, Connection, Handler, Inbound, InvokeError, Limits, Response, SendError, Server,
+    Ticket, connect,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -58,7 +59,7 @@ impl Handler for Peer {
                         ticket.reply(Response::code(answer.code));
                     });
                 }
-                other => panic!("request code {other}"),
+                _ => panic!("a request that this handler can't bear"),
             }
         }
     }
@@ -295,6 +296,39 @@ async fn a_shutdown_writes_what_waits_before_it_closes() {
     in_time(connection.closed()).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_loses_no_answer_to_a_peer_that_goes_on_asking() {
+    let (server, _peer, mut tickets) = serve(Limits::default()).await;
+    let (mut reading, mut writing) = TcpStream::connect(server.local_addr()).await.unwrap().into_split();
+    writing.write_all(&frame::encode(&Command::request(HOLD), MAX_FRAME_BYTES).unwrap()).await.unwrap();
+    let ticket = in_time(tickets.recv()).await.unwrap();
+    // Closing over unread bytes would reset the connection, which discards what is on its way to the peer: so there
+    // are always some, until the peer has everything and ends itself.
+    let oneway = Command { flag: 2, ..Command::request(ECHO).with_body(vec![0; 100_000]) };
+    let flood = frame::encode(&oneway, MAX_FRAME_BYTES).unwrap();
+    let flooding = tokio::spawn(async move { while writing.write_all(&flood).await.is_ok() {} });
+    ticket.reply(Response::success().with_body(vec![7; 5_000_000]));
+    let stopping = tokio::spawn(server.shutdown(PATIENCE));
+    let mut answer = Vec::new();
+    let ended = in_time(reading.read_to_end(&mut answer)).await;
+    assert!(ended.is_ok() && answer.len() > 5_000_000, "{ended:?} after {} bytes", answer.len());
+    flooding.abort();
+    drop(reading);
+    in_time(stopping).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_handler_s_panic_ends_its_connection_and_no_other() {
+    let (server, peer, _tickets) = serve(Limits::default()).await;
+    let (victim, other) = (dial(&server).await, dial(&server).await);
+    let answer = victim.invoke(Command::request(99), PATIENCE).await;
+    assert!(answer.is_err() || answer.unwrap().code == response::SYSTEM_ERROR);
+    in_time(victim.closed()).await;
+    until("the handler's notice", || peer.closed.load(Ordering::SeqCst) == 1).await;
+    other.invoke(Command::request(ECHO), PATIENCE).await.unwrap();
+    assert_eq!(server.connections().len(), 1);
+}
+
 #[tokio::test]
 async fn a_peer_that_does_not_read_is_held_back_and_then_cut_off() {
     let limits =
@@ -306,6 +340,24 @@ async fn a_peer_that_does_not_read_is_held_back_and_then_cut_off() {
     let cut = async { while socket.write_all(&request).await.is_ok() {} };
     in_time(cut).await;
     until("the end", || peer.closed.load(Ordering::SeqCst) == 1).await;
+}
+
+#[tokio::test]
+async fn requests_to_a_peer_that_does_not_read_are_refused_in_the_end() {
+    let listener = tokio::net::TcpListener::bind(loopback()).await.unwrap();
+    let limits = Limits { max_outbox_bytes: 1 << 20, ..Limits::default() };
+    let connection = connect(&listener.local_addr().unwrap().to_string(), limits, None).await.unwrap();
+    let (_deaf, _) = listener.accept().await.unwrap();
+    let refused = async {
+        loop {
+            match connection.send(Command::request(ECHO).with_body(vec![0; 100_000])) {
+                Ok(()) => tokio::task::yield_now().await,
+                Err(refused) => break refused,
+            }
+        }
+    };
+    let refused = in_time(refused).await;
+    assert!(matches!(refused, SendError::OutboxFull { waiting_bytes } if waiting_bytes < 2 << 20), "{refused}");
 }
 
 #[tokio::test]
