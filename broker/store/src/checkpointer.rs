@@ -27,6 +27,7 @@ pub(crate) fn run(shared: &Shared) {
 
 fn periodic(shared: &Shared) -> Result<(), Arc<StoreFailure>> {
     let mut state = shared.checkpointing.lock();
+    still_whole(shared)?;
     if Instant::now() >= state.next_queue_sync {
         let begun = Instant::now();
         sync_queues(shared, &mut state)?;
@@ -44,6 +45,12 @@ fn periodic(shared: &Shared) -> Result<(), Arc<StoreFailure>> {
         Err(error) => return Err(shared.fail("replacement", shared.root().join(checkpoint::FILE), error)),
     }
     Ok(())
+}
+
+/// Invariant: once the store has failed its checkpoint stays as it is. A cut that failed half way is in there, and must be
+/// finished by the next open.
+fn still_whole(shared: &Shared) -> Result<(), Arc<StoreFailure>> {
+    shared.failure().map_or(Ok(()), |failure| Err(Arc::clone(failure)))
 }
 
 /// Makes the consume queues durable up to what is dispatched by now.
@@ -78,6 +85,7 @@ pub(crate) fn write(
     state: &mut Checkpointing,
     checkpoint: Checkpoint,
 ) -> Result<(), Arc<StoreFailure>> {
+    still_whole(shared)?;
     let written = checkpoint::write(&*shared.fs, shared.root(), &checkpoint);
     written.map_err(|error| shared.fail("replacement", shared.root().join(checkpoint::FILE), error))?;
     state.written = checkpoint;

@@ -44,6 +44,11 @@ pub trait File: Send + Sync {
     fn allocate(&self, len: u64) -> io::Result<()>;
     /// Makes the file `len` bytes long, with a hole.
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Makes `[from, to)`, inside the file, read as zeros without writing them, its blocks still reserved. `false`: this file system
+    /// can't, and nothing was done.
+    fn zero_range(&self, _from: u64, _to: u64) -> io::Result<bool> {
+        Ok(false)
+    }
     /// `fdatasync`: the content and what is needed to read it. A failure is final.
     fn sync_data(&self) -> io::Result<()>;
     /// `fsync`. A failure is final.

@@ -115,6 +115,17 @@ impl File for RealFile {
         }
     }
 
+    fn zero_range(&self, from: u64, to: u64) -> io::Result<bool> {
+        loop {
+            let flags = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+            match rustix::fs::fallocate(&self.0, flags, from, to - from) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::OPNOTSUPP) => return Ok(false),
+                other => return other.map(|()| true).map_err(Into::into),
+            }
+        }
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
     }
