@@ -8,7 +8,8 @@ use gantry_remoting::code::response;
 use gantry_remoting::{Command, Connection, Handler, Inbound, Limits, Response, Ticket};
 use gantry_replication::master::Alter;
 use gantry_replication::wire::{
-    ALTER_IN_SYNC, AlterInSync, Altered, DIRECTIVE, Directive, HELLO, Heard, Hello, PROBE, REPORT, REPORT_INTERVAL_MS, Report,
+    ALTER_IN_SYNC, AlterInSync, Altered, DIRECTIVE, Directive, HELLO, Heard, Hello, PROBE, REPORT, REPORT_INTERVAL_MS,
+    Report,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -64,7 +65,11 @@ impl Agent {
         for elector in self.identity.electors.iter().cycle() {
             let mut opened = false;
             if let Err(error) = self.session(elector, &mut alters, &mut opened).await {
-                warn!(elector, reason = format!("{error:#}"), "no session with the elector; the group goes on as it is");
+                warn!(
+                    elector,
+                    reason = format!("{error:#}"),
+                    "no session with the elector; the group goes on as it is"
+                );
             }
             back_off = if opened { FIRST_BACK_OFF } else { (back_off * 2).min(LAST_BACK_OFF) };
             sleep(back_off.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
@@ -81,7 +86,12 @@ impl Agent {
         ended
     }
 
-    async fn talk(&self, elector: &Arc<Connection>, alters: &mut mpsc::Receiver<Alter>, opened: &mut bool) -> Result<()> {
+    async fn talk(
+        &self,
+        elector: &Arc<Connection>,
+        alters: &mut mpsc::Receiver<Alter>,
+        opened: &mut bool,
+    ) -> Result<()> {
         let heard: Heard = ask(elector, HELLO, &self.hello()).await?;
         *opened = true;
         info!(elector = %elector.peer(), "session with the elector opened");
@@ -154,7 +164,10 @@ impl Handler for Orders {
                     Ok(directive) => self.obey(directive, ticket),
                     Err(error) => ticket.reply_failure(response::INVALID_PARAMETER, format!("directive: {error}")),
                 },
-                code => ticket.reply_failure(response::REQUEST_CODE_NOT_SUPPORTED, format!("a replica has no request code {code}")),
+                code => ticket.reply_failure(
+                    response::REQUEST_CODE_NOT_SUPPORTED,
+                    format!("a replica has no request code {code}"),
+                ),
             }
         }
     }

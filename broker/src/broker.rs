@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use gantry_remoting::{Limits as RemotingLimits, Server};
+use gantry_replication::GroupRecord;
 use gantry_replication::master::{Alter, Durability};
-use gantry_replication::{Epoch, GroupRecord};
 use gantry_store::{Dispatched, Events, PhysicalOffset, Store, StoreFailure};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -89,7 +89,10 @@ impl Broker {
         let failed = bridge.failed.subscribe();
         let tasks = JoinSet::new();
         let mut broker = Self { core, services, server, ha, _follower: follower, tasks, writer, failed };
-        broker.spawn_tasks(&config, &store, &bridge)?;
+        broker.spawn_tasks(&config, &store, &bridge);
+        if config.electors.is_empty() {
+            broker.stand_alone().await?;
+        }
         info!(
             replica = config.replica, clients = %broker.server.local_addr(), ha = %broker.ha.local_addr(),
             log_end = store.watermarks().written.0, "broker started"
@@ -97,7 +100,7 @@ impl Broker {
         Ok(broker)
     }
 
-    fn spawn_tasks(&mut self, config: &BrokerConfig, store: &Store, bridge: &Arc<Bridge>) -> Result<()> {
+    fn spawn_tasks(&mut self, config: &BrokerConfig, store: &Store, bridge: &Arc<Bridge>) {
         let (alter, alters) = mpsc::channel(1);
         self.tasks.spawn(tick(Arc::clone(&self.core), alter, config.services.store_host));
         self.tasks.spawn(follow_standing(
@@ -121,7 +124,7 @@ impl Broker {
         let (core, services) = (Arc::clone(&self.core), Arc::clone(&self.services));
         self.tasks.spawn(registration::run(registrant, config.name_servers.clone(), period, core, services));
         if config.electors.is_empty() {
-            return self.stand_alone();
+            return;
         }
         let identity = Identity {
             electors: config.electors.clone(),
@@ -134,17 +137,16 @@ impl Broker {
         };
         let agent = Agent::new(Arc::clone(&self.core), Arc::clone(&self.services), identity);
         self.tasks.spawn(agent.run(alters));
-        Ok(())
     }
 
     /// With nobody to ask, this broker is its whole group.
-    fn stand_alone(&self) -> Result<()> {
+    async fn stand_alone(&self) -> Result<()> {
         let (me, promised) = (self.core.member(), self.core.report().promised);
         let in_sync = BTreeSet::from([me.clone()]);
-        let record = GroupRecord { epoch: Epoch(promised.0 + 1), revision: 1, master: me, in_sync };
-        let (done, _became) = oneshot::channel();
+        let record = GroupRecord { epoch: promised.next(), revision: 1, master: me, in_sync };
+        let (done, became) = oneshot::channel();
         self.core.submit_job(Job::BecomeMaster(record, done));
-        Ok(())
+        became.await.context("the log's writer has ended")?
     }
 
     /// Where clients reach it.
@@ -290,9 +292,7 @@ async fn dispatched(store: &Store, bridge: &Bridge, offset: PhysicalOffset) {
             return;
         }
         // Not everything in a log is a message: the end of a segment is passed without a word, hence the look now and then.
-        if timeout(Duration::from_millis(10), told).await.is_err() {
-            continue;
-        }
+        drop(timeout(Duration::from_millis(10), told).await);
     }
 }
 

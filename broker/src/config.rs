@@ -173,15 +173,14 @@ impl Keys {
     fn store(&mut self, flush: &str) -> Result<gantry_store::Config> {
         let root: PathBuf = match self.optional("storePathRootDir")? {
             Some(root) => root,
-            None => std::env::home_dir().context("storePathRootDir is not set, and there is no home directory")?.join("store"),
+            None => std::env::home_dir()
+                .context("storePathRootDir is not set, and there is no home directory")?
+                .join("store"),
         };
         let mut store = gantry_store::Config::new(root);
         let interval_ms = self.or("flushIntervalCommitLog", 500)?;
-        store.flush = if flush == "SYNC_FLUSH" {
-            gantry_store::Flush::Sync
-        } else {
-            gantry_store::Flush::Async { interval_ms }
-        };
+        store.flush =
+            if flush == "SYNC_FLUSH" { gantry_store::Flush::Sync } else { gantry_store::Flush::Async { interval_ms } };
         store.segment_bytes = self.or("mappedFileSizeCommitLog", store.segment_bytes)?;
         let queue_file_bytes = self.or("mappedFileSizeConsumeQueue", store.queue_file_units * 20)?;
         store.queue_file_units = queue_file_bytes / 20;
@@ -230,7 +229,8 @@ mod tests {
 
     #[test]
     fn rocketmqs_keys_mean_what_they_mean_there() {
-        let config = parse("brokerName=broker-b\nlistenPort=20911\nflushDiskType=SYNC_FLUSH\nstorePathRootDir=/data\n").unwrap();
+        let config =
+            parse("brokerName=broker-b\nlistenPort=20911\nflushDiskType=SYNC_FLUSH\nstorePathRootDir=/data\n").unwrap();
         assert_eq!(config.name, "broker-b");
         assert_eq!(config.replica, "broker-b-0");
         assert_eq!(config.listen.port(), 20_911);

@@ -45,7 +45,13 @@ pub struct Registrant {
 }
 
 /// Registers with each of `name_servers`: at each change of role or topics, and every `period`. Runs until it is dropped.
-pub async fn run(registrant: Registrant, name_servers: Vec<String>, period: Duration, core: Arc<Core>, services: Arc<Services>) {
+pub async fn run(
+    registrant: Registrant,
+    name_servers: Vec<String>,
+    period: Duration,
+    core: Arc<Core>,
+    services: Arc<Services>,
+) {
     let mut tasks = JoinSet::new();
     for name_server in name_servers {
         tasks.spawn(keep(registrant.clone(), name_server, period, Arc::clone(&core), Arc::clone(&services)));

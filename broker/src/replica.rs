@@ -52,7 +52,11 @@ impl ReplicaState {
             }
             Some(bytes) => {
                 let old: Contents = serde_json::from_slice(&bytes).with_context(|| {
-                    format!("{} is damaged: restore it, or empty {} to join as a new replica", path.display(), root.display())
+                    format!(
+                        "{} is damaged: restore it, or empty {} to join as a new replica",
+                        path.display(),
+                        root.display()
+                    )
                 })?;
                 let intact = all_flushed || old.boot_id == boot_id || old.boot_id == FLUSHED;
                 // What may have lost something stays marked, over any number of restarts, until it follows a master again.
@@ -88,7 +92,11 @@ impl ReplicaState {
 
     /// Changes promise and epochs together, on disk first: when this returns an error nothing has changed in memory.
     pub fn change(&mut self, promised: Epoch, epochs: EpochTable) -> Result<()> {
-        assert!(promised >= self.contents.promised, "a promise never goes back: {promised} after {}", self.contents.promised);
+        assert!(
+            promised >= self.contents.promised,
+            "a promise never goes back: {promised} after {}",
+            self.contents.promised
+        );
         let changed = Self { contents: Contents { promised, epochs, ..self.contents.clone() }, ..self.clone() };
         changed.store()?;
         *self = changed;

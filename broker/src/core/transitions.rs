@@ -8,10 +8,10 @@ use gantry_replication::{Epoch, GroupRecord};
 use gantry_store::PhysicalOffset;
 use tracing::{info, warn};
 
+use super::Standing;
 use super::jobs::Align;
 use super::role::{MasterRole, Role, SlaveRole};
 use super::writer::{Writer, fail_all};
-use super::Standing;
 use crate::replica::ReplicaState;
 use crate::services::seam::SendFailure;
 
@@ -49,7 +49,7 @@ impl Writer {
         Ok(())
     }
 
-    pub(super) fn become_slave(&mut self, record: &GroupRecord, ha_address: Option<String>) -> Result<()> {
+    pub(super) fn become_slave(&mut self, record: &GroupRecord, ha_address: Option<&str>) -> Result<()> {
         if Promise::restored(self.replica.promised()).check(record.epoch)? {
             let epochs = self.replica.epochs().clone();
             self.replica.change(record.epoch, epochs)?;
@@ -62,7 +62,9 @@ impl Writer {
             _ => None,
         };
         let before = self.enter(Role::Slave(SlaveRole { epoch: record.epoch, heard_at }));
-        self.core.standing.send_replace(Standing::Slave { epoch: record.epoch, ha_address: ha_address.clone() });
+        self.core
+            .standing
+            .send_replace(Standing::Slave { epoch: record.epoch, ha_address: ha_address.map(str::to_owned) });
         info!(epoch = %record.epoch, master = %record.master, ha_address, "slave");
         if let Role::Master(role) = before {
             step_down(*role);

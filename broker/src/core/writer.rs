@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Result, bail};
-use gantry_replication::{Epoch, Member};
 use gantry_replication::master::Refusal;
+use gantry_replication::{Epoch, Member};
 use gantry_store::{Append, AppendError, Appended, Appender, PhysicalOffset};
 use tracing::{error, info};
 
@@ -16,7 +16,11 @@ use super::role::{Gate, Role};
 use crate::replica::ReplicaState;
 use crate::services::seam::{Done, SendFailure, Submission, Wait};
 
-pub(super) fn spawn(core: Arc<Core>, appender: Appender, replica: ReplicaState) -> std::io::Result<thread::JoinHandle<()>> {
+pub(super) fn spawn(
+    core: Arc<Core>,
+    appender: Appender,
+    replica: ReplicaState,
+) -> std::io::Result<thread::JoinHandle<()>> {
     let mut writer = Writer { core, appender, replica, appends: Vec::new(), waiters: Vec::new(), results: Vec::new() };
     thread::Builder::new().name("log-writer".to_owned()).spawn(move || writer.run())
 }
@@ -72,7 +76,7 @@ impl Writer {
                 answer(done, became);
             }
             Job::BecomeSlave(record, ha_address, done) => {
-                let became = self.become_slave(&record, ha_address);
+                let became = self.become_slave(&record, ha_address.as_deref());
                 answer(done, became);
             }
             Job::Park(epoch, to) => self.park(epoch, to),
@@ -209,7 +213,9 @@ impl Writer {
 /// Tells all of them the failure. Not to be called under the lock.
 pub(super) fn fail_all(waiting: Vec<Waiting>, parked: Vec<Submission>, failure: &SendFailure) {
     waiting.into_iter().for_each(Waiting::complete);
-    parked.into_iter().for_each(|send| send.done.complete(Err(failure.clone())));
+    for send in parked {
+        send.done.complete(Err(failure.clone()));
+    }
 }
 
 fn answer<T>(to: tokio::sync::oneshot::Sender<T>, with: T) {

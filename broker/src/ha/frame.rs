@@ -131,7 +131,10 @@ impl Frame {
             Self::Welcome(welcome) => payload.extend_from_slice(&serde_json::to_vec(welcome)?),
             Self::Fenced(fenced) => payload.extend_from_slice(&serde_json::to_vec(fenced)?),
             Self::Append(append) => {
-                put_all(&mut payload, [append.session.0, append.written_in.0.0, append.written_in.1, append.from, append.confirm]);
+                put_all(
+                    &mut payload,
+                    [append.session.0, append.written_in.0.0, append.written_in.1, append.from, append.confirm],
+                );
                 payload.put_u32(crc32c::crc32c(&append.bytes));
                 tail = append.bytes.clone();
             }
@@ -206,7 +209,9 @@ impl Frame {
 }
 
 fn put_all<const N: usize>(to: &mut BytesMut, numbers: [u64; N]) {
-    numbers.into_iter().for_each(|number| to.put_u64(number));
+    for number in numbers {
+        to.put_u64(number);
+    }
 }
 
 #[cfg(test)]
@@ -235,7 +240,14 @@ mod tests {
         let mut epochs = EpochTable::default();
         epochs.open(Epoch(3), 64).unwrap();
         let frames = [
-            Frame::Hello(Hello { group: "g".into(), token: "t".into(), member, promised: Epoch(3), epochs: epochs.clone(), end: 9 }),
+            Frame::Hello(Hello {
+                group: "g".into(),
+                token: "t".into(),
+                member,
+                promised: Epoch(3),
+                epochs: epochs.clone(),
+                end: 9,
+            }),
             Frame::Welcome(Welcome { epoch: Epoch(7), epochs, cut: 9, anew: false }),
             append(b"records"),
             Frame::Ack(Ack { session: Epoch(7), written: 2, flushed: 1 }),

@@ -39,7 +39,8 @@ pub struct HaServer {
 impl HaServer {
     /// Listens at `address`, port 0: given by the system.
     pub async fn bind(address: SocketAddr, core: Arc<Core>, config: HaConfig) -> Result<Self> {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("can't listen for slaves at {address}"))?;
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("can't listen for slaves at {address}"))?;
         let local = listener.local_addr()?;
         let shared = Arc::new(Shared { core, config, sessions: Mutex::default(), open: AtomicU64::new(0) });
         Ok(Self { local, accepting: tokio::spawn(accept_all(listener, shared)) })
@@ -105,7 +106,9 @@ async fn serve(shared: &Shared, stream: TcpStream) -> Result<()> {
     };
     let (epoch, epochs) = (welcome.epoch, welcome.epochs.clone());
     write(&mut to, &Frame::Welcome(welcome), shared.config.housekeeping).await?;
-    let Frame::Ack(first) = read(&mut from, shared.config.housekeeping).await? else { bail!("no acknowledgement after the welcome") };
+    let Frame::Ack(first) = read(&mut from, shared.config.housekeeping).await? else {
+        bail!("no acknowledgement after the welcome")
+    };
     if first.session != epoch {
         bail!("{} acknowledges epoch {} in a session of epoch {epoch}", hello.member, first.session);
     }
@@ -167,7 +170,11 @@ impl Session<'_> {
         let mut ack = first;
         loop {
             if !self.shared.core.slave_acked(self.member, ack.session, ack.written, ack.flushed) {
-                bail!("acknowledges {} of epoch {}, which can't be (or this master has stepped down)", ack.written, ack.session);
+                bail!(
+                    "acknowledges {} of epoch {}, which can't be (or this master has stepped down)",
+                    ack.written,
+                    ack.session
+                );
             }
             match read(&mut from, self.shared.config.housekeeping).await? {
                 Frame::Ack(next) => ack = next,
@@ -224,7 +231,8 @@ impl Session<'_> {
             ReadLog::AtEnd => Ok(None),
             ReadLog::Gone { oldest } => bail!("it needs the log from {from}, but the oldest byte left is {oldest}"),
             ReadLog::Bytes { mut bytes, .. } => {
-                let entry = self.epochs.epoch_at(from).with_context(|| format!("no epoch is known of offset {from}"))?;
+                let entry =
+                    self.epochs.epoch_at(from).with_context(|| format!("no epoch is known of offset {from}"))?;
                 let following = self.epochs.entries().iter().find(|other| other.epoch > entry.epoch);
                 if let Some(following) = following {
                     bytes.truncate(usize::try_from(following.start - from).unwrap_or(usize::MAX).min(bytes.len()));
@@ -234,4 +242,3 @@ impl Session<'_> {
         }
     }
 }
-
