@@ -20,11 +20,30 @@ pub enum Blow {
     Switchover,
 }
 
+/// How the producers send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// One after the other.
+    Sync,
+    /// Several on their way.
+    Async,
+}
+
+impl Mode {
+    /// Java fails what was on its way when a connection ends; Go lets it run into its own time-out of 3 s, so that
+    /// sequential senders would measure that time-out and not the group.
+    pub fn of(library: Library) -> Self {
+        if library == Library::Go { Self::Async } else { Self::Sync }
+    }
+}
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The clients' library.
     pub library: Library,
+    /// `sync` or `async` sends.
+    pub mode: Mode,
     /// What is done to the master.
     pub blow: Blow,
     /// How often.
@@ -44,14 +63,24 @@ impl Plan {
     pub fn new(library: Library, blow: Blow, rounds: u32) -> Self {
         let seed = std::env::var("GANTRY_SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
-        Self { library, blow, rounds, messages: 10_000, rate: 2_000, seed, group: group::Options::default() }
+        Self {
+            library,
+            mode: Mode::of(library),
+            blow,
+            rounds,
+            messages: 10_000,
+            rate: 2_000,
+            seed,
+            group: group::Options::default(),
+        }
     }
 
     /// The command that repeats this run.
     pub fn command(&self) -> String {
         format!(
-            "cargo run -p gantry-e2e --release -- failover --client {} --blow {} --rounds {} --messages {} --rate {} --seed {}",
+            "cargo run -p gantry-e2e --release -- failover --client {} --mode {} --blow {} --rounds {} --messages {} --rate {} --seed {}",
             self.library,
+            format!("{:?}", self.mode).to_lowercase(),
             format!("{:?}", self.blow).to_lowercase(),
             self.rounds,
             self.messages,
@@ -77,6 +106,12 @@ impl Round {
     pub fn gap_ms(&self) -> Option<i64> {
         Some(self.verdict.gaps.first()?.to_next_ack_us? / 1000)
     }
+
+    /// The longest pause between acknowledgements, and when it began, from the blow on, in milliseconds.
+    pub fn longest_ms(&self) -> Option<(i64, i64)> {
+        let (pause, gap) = (self.verdict.longest_pause?, self.verdict.gaps.first()?);
+        Some((pause.length_us / 1000, (pause.from_us - gap.fault_us) / 1000))
+    }
 }
 
 /// All rounds.
@@ -89,35 +124,54 @@ pub struct Report {
 impl Report {
     /// Median and worst time from the blow to the next acknowledged send, in milliseconds.
     pub fn gaps_ms(&self) -> Option<(i64, i64)> {
-        let mut gaps: Vec<i64> = self.rounds.iter().filter_map(Round::gap_ms).collect();
-        gaps.sort_unstable();
-        Some((*gaps.get(gaps.len() / 2)?, *gaps.last()?))
+        median_and_worst(self.rounds.iter().filter_map(Round::gap_ms))
+    }
+
+    /// Median and worst of the rounds' longest pauses, in milliseconds: what counts where the old master goes on until
+    /// the new one is ready.
+    pub fn pauses_ms(&self) -> Option<(i64, i64)> {
+        median_and_worst(self.rounds.iter().filter_map(|round| Some(round.longest_ms()?.0)))
     }
 
     /// A table with a line for each round.
     pub fn table(&self) -> String {
         let mut table = Table::new();
         table.load_style(comfy_table::presets::ASCII_MARKDOWN);
-        table.set_header(["round", "masters", "gap ms", "longest ms", "acked", "errors", "copies", "redelivered"]);
+        table.set_header([
+            "round",
+            "masters",
+            "gap ms",
+            "longest pause ms",
+            "acked",
+            "errors",
+            "copies",
+            "redelivered",
+        ]);
         for (index, round) in self.rounds.iter().enumerate() {
             let counts = &round.verdict.counts;
             table.add_row([
                 (index + 1).to_string(),
                 round.masters.clone(),
                 round.gap_ms().map_or("never".into(), |ms| ms.to_string()),
-                round.verdict.longest_ack_gap_us.map_or("?".into(), |us| (us / 1000).to_string()),
+                round.longest_ms().map_or("?".into(), |(ms, from)| format!("{ms} (from {from:+})")),
                 counts.acked.to_string(),
                 round.errors.to_string(),
                 counts.resent_copies.to_string(),
                 counts.redelivered.to_string(),
             ]);
         }
-        let summary = match self.gaps_ms() {
-            Some((median, worst)) => format!("blow to next acknowledged send: median {median} ms, worst {worst} ms"),
-            None => "no gap was measured".into(),
+        let told = |figures: Option<(i64, i64)>| {
+            figures.map_or("not measured".into(), |(median, worst)| format!("median {median} ms, worst {worst} ms"))
         };
-        format!("{table}\n{summary}")
+        let (gaps, pauses) = (told(self.gaps_ms()), told(self.pauses_ms()));
+        format!("{table}\nblow to next acknowledged send: {gaps}\nlongest pause between acknowledgements: {pauses}")
     }
+}
+
+fn median_and_worst(values: impl Iterator<Item = i64>) -> Option<(i64, i64)> {
+    let mut values: Vec<i64> = values.collect();
+    values.sort_unstable();
+    Some((*values.get(values.len() / 2)?, *values.last()?))
 }
 
 /// Runs all rounds on one group. A violation, an unfinished client, or a group that doesn't become whole again is an
@@ -150,6 +204,7 @@ fn run_round(plan: &Plan, group: &Group, number: u32, random: &mut fastrand::Rng
         .with("name", format!("r{number}"))
         .with("messages", plan.messages)
         .with("rate", plan.rate)
+        .with("mode", format!("{:?}", plan.mode).to_lowercase())
         .start()?;
     let at = random.u64(plan.messages / 5..plan.messages / 2);
     pair.wait_acked(at, scene::CLIENT_WITHIN)?;

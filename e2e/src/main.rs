@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use gantry_e2e::checker::{self, Circumstances};
 use gantry_e2e::client::Library;
-use gantry_e2e::failover::{self, Blow, Plan};
+use gantry_e2e::failover::{self, Blow, Mode, Plan};
 use gantry_e2e::{bench, history};
 
 #[derive(Parser)]
@@ -24,6 +24,9 @@ enum Subcommands {
         /// The clients' library.
         #[arg(long, value_enum, default_value = "java")]
         client: Library,
+        /// How the producers send; sync, but async for Go.
+        #[arg(long, value_enum)]
+        mode: Option<Mode>,
         /// What is done to the master.
         #[arg(long, value_enum, default_value = "kill")]
         blow: Blow,
@@ -69,8 +72,9 @@ fn main() -> ExitCode {
 
 fn run(command: Subcommands) -> anyhow::Result<ExitCode> {
     match command {
-        Subcommands::Failover { client, blow, rounds, messages, rate, seed } => {
+        Subcommands::Failover { client, mode, blow, rounds, messages, rate, seed } => {
             let mut plan = Plan { messages, rate, ..Plan::new(client, blow, rounds) };
+            plan.mode = mode.unwrap_or(plan.mode);
             plan.seed = seed.unwrap_or(plan.seed);
             println!("{}", failover::run(&plan)?.table());
         }

@@ -30,8 +30,18 @@ pub(super) fn after_faults(ledger: &Ledger, faults_us: &[i64]) -> Vec<Gap> {
     faults_us.iter().map(gap).collect()
 }
 
-pub(super) fn longest(ledger: &Ledger) -> Option<i64> {
+/// The longest time between two acknowledgements in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// When the last acknowledgement before it came, in the history's microseconds.
+    pub from_us: i64,
+    /// How long it took until the next one, in microseconds.
+    pub length_us: i64,
+}
+
+pub(super) fn longest(ledger: &Ledger) -> Option<Pause> {
     let mut ended_us: Vec<i64> = ledger.acks().map(|(_, ack)| ack.ended_us).collect();
     ended_us.sort_unstable();
-    ended_us.windows(2).map(|pair| pair[1] - pair[0]).max()
+    let pauses = ended_us.windows(2).map(|pair| Pause { from_us: pair[0], length_us: pair[1] - pair[0] });
+    pauses.max_by_key(|pause| pause.length_us)
 }

@@ -22,7 +22,7 @@ mod ledger;
 mod order;
 mod verdict;
 
-pub use gaps::Gap;
+pub use gaps::{Gap, Pause};
 pub use verdict::{Counts, Fault, Verdict, Violation};
 
 use crate::history::Event;
@@ -50,7 +50,7 @@ pub fn check(events: &[Event], circumstances: &Circumstances) -> Verdict {
     order::check_deliveries(&ledger, &mut verdict);
     duplicates::check(&ledger, circumstances, &mut verdict);
     verdict.gaps = gaps::after_faults(&ledger, &circumstances.faults_us);
-    verdict.longest_ack_gap_us = gaps::longest(&ledger);
+    verdict.longest_pause = gaps::longest(&ledger);
     if !circumstances.oneway && verdict.counts.acked == 0 {
         verdict.add(Fault::Empty, || "no send was acknowledged".into());
     }

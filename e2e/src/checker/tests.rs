@@ -304,7 +304,7 @@ fn the_gap_runs_from_the_fault_to_the_answer_of_a_send_begun_after_it() {
     let verdict = story.check_in(&circumstances);
     assert_eq!(verdict.gaps[0].to_next_ack_us, Some(2500));
     assert_eq!(verdict.gaps[1].to_next_ack_us, None);
-    assert_eq!(verdict.longest_ack_gap_us, Some(2000));
+    assert_eq!(verdict.longest_pause, Some(Pause { from_us: 3000, length_us: 2000 }));
 }
 
 #[test]

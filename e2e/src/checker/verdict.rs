@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::gaps::Gap;
+use super::gaps::{Gap, Pause};
 use super::ledger::Ledger;
 
 /// Kinds of what can be held against a broker; the module's page says what each is.
@@ -39,6 +39,8 @@ pub struct Counts {
     pub acked: u64,
     /// Sends that ended in anything but OK.
     pub unknown_ends: u64,
+    /// Attempts that failed inside a library that tells of it, and that it made up for or not.
+    pub inner_failures: u64,
     /// Deliveries, repeated ones included.
     pub deliveries: u64,
     /// Different messages delivered.
@@ -64,8 +66,8 @@ pub struct Verdict {
     pub totals: BTreeMap<Fault, u64>,
     /// For each fault that was named: the time to the next acknowledged send.
     pub gaps: Vec<Gap>,
-    /// The longest time between two acknowledgements in a row, in microseconds; `None` with fewer than two.
-    pub longest_ack_gap_us: Option<i64>,
+    /// The longest time between two acknowledgements in a row; `None` with fewer than two.
+    pub longest_pause: Option<Pause>,
 }
 
 /// Findings of one kind that are told in full.
@@ -77,10 +79,11 @@ impl Verdict {
             sent: ledger.sent.len() as u64,
             acked: ledger.sent.values().filter(|sent| !sent.acks.is_empty()).count() as u64,
             unknown_ends: ledger.unknown_ends,
+            inner_failures: ledger.sent.values().map(|sent| u64::from(sent.inner_failures)).sum(),
             deliveries: ledger.deliveries.len() as u64,
             ..Counts::default()
         };
-        Self { counts, violations: Vec::new(), totals: BTreeMap::new(), gaps: Vec::new(), longest_ack_gap_us: None }
+        Self { counts, violations: Vec::new(), totals: BTreeMap::new(), gaps: Vec::new(), longest_pause: None }
     }
 
     pub(super) fn add(&mut self, fault: Fault, what: impl FnOnce() -> String) {
@@ -107,12 +110,13 @@ impl fmt::Display for Verdict {
         let c = &self.counts;
         writeln!(
             f,
-            "sent {} acked {} unknown ends {} (present all the same: {}), received {} in {} deliveries; \
+            "sent {} acked {} unknown ends {} (present all the same: {}) and {} inside the library, received {} in {} deliveries; \
              copies {} redelivered {} retried {}, all explained",
             c.sent,
             c.acked,
             c.unknown_ends,
             c.unknown_present,
+            c.inner_failures,
             c.received,
             c.deliveries,
             c.resent_copies,
@@ -122,8 +126,8 @@ impl fmt::Display for Verdict {
         for gap in &self.gaps {
             writeln!(f, "{gap}")?;
         }
-        if let Some(longest) = self.longest_ack_gap_us {
-            writeln!(f, "longest time between two acknowledgements: {} ms", longest / 1000)?;
+        if let Some(longest) = self.longest_pause {
+            writeln!(f, "longest time between two acknowledgements: {} ms", longest.length_us / 1000)?;
         }
         for (fault, total) in &self.totals {
             writeln!(f, "VIOLATION {fault:?}: {total}")?;
