@@ -19,20 +19,20 @@ impl Events for Quiet {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let directory = arguments.first().ok_or("which directory?")?;
-    let messages: usize = arguments.get(1).map_or(Ok(2_000_000), |count| count.parse())?;
+    let messages: u32 = arguments.get(1).map_or(Ok(2_000_000), |count| count.parse())?;
     let flush = if arguments.get(2).is_some() { Flush::Sync } else { Flush::Async { interval_ms: 500 } };
     let (store, mut appender) = open(Config { flush, ..Config::new(directory) }, Arc::new(Quiet))?;
 
     let batch: Vec<Append> = (0..32).map(|queue| message(queue % 4).into()).collect();
     let mut results = Vec::with_capacity(batch.len());
     let (begun, cpu_begun) = (Instant::now(), thread_cpu()?);
-    for _ in 0..messages / batch.len() {
+    for _ in 0..messages as usize / batch.len() {
         results.clear();
         appender.append(&batch, &mut results);
         let last = results.drain(..).next_back().ok_or("no result")??;
         store.confirm(last.end);
     }
-    let rate = |took: Duration| messages as f64 / took.as_secs_f64();
+    let rate = |took: Duration| f64::from(messages) / took.as_secs_f64();
     let cpu = thread_cpu()?.saturating_sub(cpu_begun);
     println!("{:.0} messages/s appended, {:.0} a second of the appender's CPU", rate(begun.elapsed()), rate(cpu));
     while store.watermarks().dispatched < store.watermarks().written {

@@ -51,17 +51,16 @@ impl Segment {
 
     /// Writes zeros over `[from, to)` of the log, where anything else may be.
     pub(crate) fn zero(&self, from: u64, to: u64) -> io::Result<()> {
-        zero_data(&*self.file, from - self.base, to - self.base)
+        let (from, to) = (from - self.base, to - self.base);
+        // The file system's own means cost the same for a byte and for a gibibyte.
+        if from == to || self.file.zero_range(from, to)? { Ok(()) } else { zero_data(&*self.file, from, to) }
     }
 }
 
-/// Makes `[from, to)` of a file zeros: by the file system's own means, which cost the same for a byte and for a gibibyte, or by
-/// writing them, passing over what is zeros already as far as the file system can tell.
+/// Writes zeros over `[from, to)` of a file, passing over what is zeros already as far as the file system can tell: a
+/// sparse file stays sparse.
 pub(crate) fn zero_data(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
     const ZEROS: &[u8] = &[0; 256 << 10];
-    if from >= to || file.zero_range(from, to)? {
-        return Ok(());
-    }
     let mut at = from;
     while let Some(data) = file.next_data(at)?.filter(|data| *data < to) {
         let len = (to - data).min(ZEROS.len() as u64);

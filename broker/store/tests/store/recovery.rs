@@ -1,6 +1,6 @@
 //! What is there after a stop, clean or not.
 
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::common::*;
@@ -51,7 +51,7 @@ fn a_clean_stop_keeps_everything_and_a_kill_does_too() {
         let mut opened = open_in(directory.path());
         assert_eq!(opened.store.watermarks().written, marks.written);
         assert_eq!(opened.store.watermarks().flushed, marks.written, "what was read is synced before it counts");
-        assert_eq!(log_bytes(&opened.store), log);
+        assert!(log_bytes(&opened.store) == log);
         opened.confirm_all();
         assert_eq!(opened.consume("T", 0), bodies(200));
         assert_eq!(opened.put("T", 0, b"next").first_queue_offset.0, 200);
@@ -165,7 +165,7 @@ fn damage_below_what_was_flushed_is_an_error_that_names_file_and_offset_and_cuts
         assert!(matches!(error, OpenError::Damaged { .. }));
         let text = error.to_string();
         assert!(text.contains("commitlog/00000000000000000000") && text.contains("at offset 4"), "{text}");
-        assert_eq!(std::fs::read(&path).unwrap(), damaged, "nothing is cut");
+        assert!(std::fs::read(&path).unwrap() == damaged, "nothing is cut");
     }
     std::fs::write(&path, &before).unwrap();
     let opened = open_in(directory.path());
@@ -237,6 +237,30 @@ fn units_that_no_checkpoint_claims_are_not_trusted() {
     opened.confirm_all();
     assert_eq!(opened.consume("T", 0), bodies(40));
     assert_eq!(opened.put("T", 0, b"x").first_queue_offset.0, 40);
+    opened.close();
+}
+
+#[test]
+fn a_unit_that_lost_its_first_half_is_not_taken_for_an_older_message() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut opened = open_in(directory.path());
+    fill(&mut opened, 8);
+    opened.confirm_all();
+    opened.close();
+    let mut opened = try_open(lazy_async(directory.path())).unwrap();
+    for number in 8..10 {
+        opened.put("T", 0, &vec![number; 300]);
+    }
+    opened.confirm_all();
+    opened.kill();
+    // Of the first unit that no checkpoint claims the last bytes of the position reached the disk, and all that follows.
+    let path = directory.path().join("consumequeue/T/0/00000000000000000000");
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&[0; 7], 8 * 20).unwrap();
+    file.write_all_at(&[0; 20], 9 * 20).unwrap();
+    let opened = open_in(directory.path());
+    opened.confirm_all();
+    assert_eq!(opened.consume("T", 0), bodies(10));
     opened.close();
 }
 
@@ -342,4 +366,24 @@ fn more_queues_than_files_may_be_open_work_all_the_same() {
     }
     assert_eq!(opened.store.queues().len(), 50);
     opened.close();
+}
+
+#[test]
+fn recovery_and_cuts_do_not_fill_sparse_queue_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = |root: &Path| Config { queue_file_units: 300_000, ..lazy_async(root) };
+    let mut opened = try_open(config(directory.path())).unwrap();
+    fill(&mut opened, 100);
+    opened.confirm_all();
+    opened.kill();
+    let mut opened = try_open(config(directory.path())).unwrap();
+    opened.confirm_all();
+    opened.appender.truncate(PhysicalOffset(0), None).unwrap();
+    fill(&mut opened, 3);
+    opened.confirm_all();
+    opened.close();
+    let path = directory.path().join("consumequeue/T/0/00000000000000000000");
+    let metadata = std::fs::metadata(path).unwrap();
+    assert_eq!(metadata.len(), 6_000_000);
+    assert!(metadata.blocks() * 512 < 1_000_000, "{} blocks", metadata.blocks());
 }

@@ -32,7 +32,7 @@ fn a_replica_is_byte_for_byte_its_master_and_goes_on_exactly_where_it_ended() {
         let end = replicate(&master.store, &mut slave.appender, PhysicalOffset(0), max_bytes);
         assert_eq!(end, master.store.watermarks().written);
         assert_eq!(slave.store.watermarks().written, end);
-        assert_eq!(segments(one.path()), segments(two.path()), "{max_bytes}");
+        assert!(segments(one.path()) == segments(two.path()), "{max_bytes}");
         slave.confirm_all();
         master.confirm_all();
         for queue in 0..3 {
@@ -129,10 +129,10 @@ fn a_cut_log_goes_on_with_other_messages_and_nothing_comes_back() {
             let keep = divergent.path().join("divergent");
             let Truncated { bytes, kept } = opened.appender.truncate(to, Some(&keep)).unwrap();
             assert_eq!(bytes, log.len() as u64 - to.0);
-            assert_eq!(std::fs::read(kept.unwrap()).unwrap(), log[to.0 as usize..]);
+            assert!(std::fs::read(kept.unwrap()).unwrap() == log[to.0 as usize..]);
             let marks = opened.store.watermarks();
             assert_eq!((marks.written, marks.confirmed, marks.dispatched), (to, to, to));
-            assert_eq!(log_bytes(&opened.store), log[..to.0 as usize]);
+            assert!(log_bytes(&opened.store) == log[..to.0 as usize]);
             for queue in 0..3 {
                 let expected = (0..50).filter(|number| number % 3 == queue).count();
                 assert_eq!(opened.consume("T", queue as u32).len(), expected);
@@ -153,7 +153,7 @@ fn a_cut_log_goes_on_with_other_messages_and_nothing_comes_back() {
             assert_eq!(held.map(|held| held.iter().map(|bytes| bytes.to_vec()).collect::<Vec<_>>()), held_bytes);
 
             let opened = open_in(directory.path());
-            assert_eq!(log_bytes(&opened.store), log, "hold {hold}, clean {clean}");
+            assert!(log_bytes(&opened.store) == log, "hold {hold}, clean {clean}");
             opened.confirm_all();
             let consumed = opened.consume("T", 0);
             assert_eq!(consumed.len(), 24);
@@ -172,10 +172,10 @@ fn a_cut_may_be_at_a_segments_beginning_or_take_everything() {
     let log = log_bytes(&opened.store);
     for to in [3 * SEGMENT_BYTES, SEGMENT_BYTES, 0] {
         opened.appender.truncate(PhysicalOffset(to), None).unwrap();
-        assert_eq!(log_bytes(&opened.store), log[..to as usize]);
+        assert!(log_bytes(&opened.store) == log[..to as usize]);
         opened.kill();
         opened = open_in(directory.path());
-        assert_eq!(log_bytes(&opened.store), log[..to as usize]);
+        assert!(log_bytes(&opened.store) == log[..to as usize]);
     }
     assert_eq!(opened.put("T", 0, b"first").first_queue_offset.0, 0);
     opened.confirm_all();
@@ -228,7 +228,7 @@ fn an_empty_log_can_begin_where_its_masters_does() {
     let mut slave = open_in(two.path());
     assert_eq!((slave.store.min_offset(), slave.store.watermarks().written), (start, start));
     replicate(&master.store, &mut slave.appender, start, 3000);
-    assert_eq!(segments(one.path())[2..], segments(two.path()));
+    assert!(segments(one.path())[2..] == segments(two.path()));
     assert!(matches!(slave.appender.start_at(PhysicalOffset(0)), Err(StartError::NotEmpty { .. })));
     assert_eq!(slave.store.read_log(PhysicalOffset(0), 1).unwrap(), ReadLog::Gone { oldest: start });
     slave.confirm_all();
@@ -238,6 +238,7 @@ fn an_empty_log_can_begin_where_its_masters_does() {
     assert_eq!(slave.appender.next_queue_offset("T", 1), master.appender.next_queue_offset("T", 1));
     slave.kill();
     let mut slave = open_in(two.path());
+    slave.confirm_all();
     assert_eq!(slave.consume("T", 1), some);
 
     // From scratch again: cut to nothing, then elsewhere.
@@ -246,7 +247,7 @@ fn an_empty_log_can_begin_where_its_masters_does() {
     replicate(&master.store, &mut slave.appender, PhysicalOffset(0), usize::MAX);
     slave.confirm_all();
     assert_eq!(slave.consume("T", 1), all);
-    assert_eq!(segments(one.path()), segments(two.path()));
+    assert!(segments(one.path()) == segments(two.path()));
     slave.close();
     master.close();
 }
