@@ -1,5 +1,7 @@
 //! Opening and closing.
 
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -140,11 +142,20 @@ fn assemble(
     (shared, recovered.queue_offsets)
 }
 
+/// A thread that dies of a broken invariant must not leave a store behind that never flushes or shows anything again: it
+/// counts as a failure, and the broker stops.
+fn supervised(shared: &Shared, name: &str, run: fn(&Shared)) {
+    if panic::catch_unwind(AssertUnwindSafe(|| run(shared))).is_err() {
+        let source = io::Error::other(format!("thread {name} panicked, see its message in the log"));
+        shared.fail("upkeep", shared.root().to_owned(), source);
+    }
+}
+
 /// If one can't be started, those that could end with the handle.
 fn start_threads(handle: &Arc<Handle>) -> Result<(), OpenError> {
     let start = |name: &'static str, wake: fn(&Shared) -> Option<&Wake>, run: fn(&Shared)| {
         let shared = Arc::clone(&handle.shared);
-        let started = thread::Builder::new().name(name.to_owned()).spawn(move || run(&shared));
+        let started = thread::Builder::new().name(name.to_owned()).spawn(move || supervised(&shared, name, run));
         let started = started.map_err(io_error("starting a thread", Path::new(name)))?;
         if let Some(wake) = wake(&handle.shared) {
             wake.set(started.thread().clone());

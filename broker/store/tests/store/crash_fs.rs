@@ -31,9 +31,13 @@ struct State {
     calls: u64,
     /// The call that fails, and how; and whether all later ones of its kind do, too.
     fail_at: Option<(u64, Fault)>,
+    /// The next call of this name fails.
+    fail_next: Option<&'static str>,
     failed: Option<&'static str>,
     /// By inode: sectors as they were at the last sync, for those that were written since.
     unsynced: BTreeMap<u64, BTreeMap<u64, Vec<u8>>>,
+    /// Sectors that a failed sync left marked as clean: no later sync writes them, unless they are written again.
+    dropped: BTreeMap<u64, BTreeMap<u64, Vec<u8>>>,
     /// By inode: where the file is.
     paths: BTreeMap<u64, PathBuf>,
     /// Directory changes since the last sync of the directory, oldest first.
@@ -70,6 +74,11 @@ impl CrashFs {
         state.fail_at = Some((k, fault));
     }
 
+    /// Lets the next call of that name fail with EIO.
+    pub fn fail_next(&self, name: &'static str) {
+        self.state.lock().fail_next = Some(name);
+    }
+
     /// The call that failed, if it came to it.
     pub fn failed(&self) -> Option<&'static str> {
         self.state.lock().failed
@@ -100,6 +109,12 @@ impl CrashFs {
                 }
             }
         }
+        for (inode, sectors) in std::mem::take(&mut state.dropped) {
+            let file = RealFs.open(&state.paths[&inode], OpenMode::Write).unwrap();
+            for (sector, before) in sectors {
+                file.write_all_at(&before, sector * SECTOR_BYTES).unwrap();
+            }
+        }
         // A journal keeps the order of directory changes: some of the last ones are lost.
         let lost = random.below(state.renames.len() as u64 + 1) as usize;
         let kept = state.renames.len() - lost;
@@ -125,6 +140,10 @@ impl State {
     fn call(&mut self, name: &'static str) -> io::Result<()> {
         let call = self.calls;
         self.calls += 1;
+        if self.fail_next == Some(name) {
+            self.fail_next = None;
+            return Err(io::Error::from_raw_os_error(5));
+        }
         match self.fail_at {
             Some((k, fault)) if k == call => {
                 self.failed = Some(name);
@@ -140,6 +159,7 @@ impl State {
     /// The file has no name any more.
     fn forget(&mut self, inode: u64) {
         self.unsynced.remove(&inode);
+        self.dropped.remove(&inode);
         self.paths.remove(&inode);
     }
 
@@ -257,8 +277,13 @@ impl CrashFile {
             // Unlinked: nobody will look.
             return Ok(());
         }
-        let sectors = state.unsynced.entry(self.inode).or_default();
+        let State { unsynced, dropped, .. } = &mut *state;
+        let sectors = unsynced.entry(self.inode).or_default();
+        let dropped = dropped.entry(self.inode).or_default();
         for sector in offset / SECTOR_BYTES..(offset + len).div_ceil(SECTOR_BYTES) {
+            if let Some(before) = dropped.remove(&sector) {
+                sectors.entry(sector).or_insert(before);
+            }
             if let std::collections::btree_map::Entry::Vacant(vacant) = sectors.entry(sector) {
                 let mut before = vec![0; SECTOR_BYTES as usize];
                 let read = self.real.read_at(&mut before, sector * SECTOR_BYTES)?;
@@ -269,9 +294,19 @@ impl CrashFile {
         Ok(())
     }
 
-    /// All handles of this file are synced, as with a real one.
-    fn synced(&self) {
-        self.state.lock().unsynced.remove(&self.inode);
+    /// All handles of this file are synced, as with a real one; or all it held back is dropped and marked as clean, as with a
+    /// real one, too.
+    fn sync(&self, name: &'static str) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let synced = state.call(name);
+        let sectors = state.unsynced.remove(&self.inode);
+        if synced.is_err() && state.paths.contains_key(&self.inode) {
+            let dropped = state.dropped.entry(self.inode).or_default();
+            for (sector, before) in sectors.unwrap_or_default() {
+                dropped.entry(sector).or_insert(before);
+            }
+        }
+        synced
     }
 }
 
@@ -297,15 +332,11 @@ impl File for CrashFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.state.lock().call("fdatasync")?;
-        self.synced();
-        Ok(())
+        self.sync("fdatasync")
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.state.lock().call("fsync")?;
-        self.synced();
-        Ok(())
+        self.sync("fsync")
     }
 
     fn len(&self) -> io::Result<u64> {

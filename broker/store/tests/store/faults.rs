@@ -157,14 +157,11 @@ fn a_failed_sync_is_final_and_told_once() {
     let mut opened = try_open_on(Arc::new(fs.clone()), config).unwrap();
     let first = opened.put("T", 0, b"first");
     opened.wait_flushed();
-    // The next calls are the write and the sync of it.
-    fs.fail_call(1, Fault::Eio);
+    fs.fail_next("fdatasync");
     opened.put("T", 0, b"second");
     opened.events.wait("the failure", |told| !told.failed.is_empty());
-    assert_eq!(fs.failed(), Some("fdatasync"));
     assert_eq!(opened.store.watermarks().flushed, first.end);
     // A second sync would succeed, and lie.
-    fs.heal();
     let refused = opened.append(&[message("T", 0, b"third").into()]).remove(0).unwrap_err();
     assert!(matches!(refused, AppendError::Failed(_)));
     let text = refused.to_string();
@@ -174,6 +171,56 @@ fn a_failed_sync_is_final_and_told_once() {
     assert_eq!((told.failed.len(), told.flushed.last()), (1, Some(&first.end)));
     assert_eq!(opened.store.watermarks().flushed, first.end);
     assert!(directory.path().join("abort").exists(), "no clean stop");
+}
+
+#[test]
+fn what_a_failed_sync_left_in_memory_is_written_again_before_it_counts_as_flushed() {
+    for seed in 0..10 {
+        let directory = tempfile::tempdir().unwrap();
+        let fs = CrashFs::default();
+        let lazy = Config { checkpoint_interval: Duration::from_hours(1), ..config(directory.path()) };
+        let mut opened = try_open_on(Arc::new(fs.clone()), lazy.clone()).unwrap();
+        opened.put("T", 0, b"first");
+        opened.wait_flushed();
+        fs.fail_next("fdatasync");
+        let second = opened.put("T", 0, b"second");
+        opened.events.wait("the failure", |told| !told.failed.is_empty());
+        opened.kill();
+        // The kernel still shows it, marked as clean. The next open finds it, says that it is flushed, and must not lie.
+        let opened = try_open_on(Arc::new(fs.clone()), lazy.clone()).unwrap();
+        assert_eq!(opened.store.watermarks().flushed, second.end);
+        opened.kill();
+        fs.lose_power(&mut Random::new(seed));
+        let opened = try_open_on(Arc::new(fs), lazy).unwrap();
+        assert_eq!(opened.store.watermarks().written, second.end, "seed {seed}");
+        opened.close();
+    }
+}
+
+#[test]
+fn a_checkpoint_claims_no_units_of_messages_that_are_not_flushed() {
+    for seed in 0..10 {
+        let directory = tempfile::tempdir().unwrap();
+        let fs = CrashFs::default();
+        let never = Flush::Async { interval_ms: 3_600_000 };
+        let mut opened = try_open_on(Arc::new(fs.clone()), config_of(directory.path(), never)).unwrap();
+        for number in 0..30 {
+            opened.put("T", 0, &[number; 500]);
+        }
+        opened.confirm_all();
+        let confirmed = opened.store.watermarks().confirmed.0.to_be_bytes();
+        let checkpoint = directory.path().join("checkpoint");
+        wait_until("a checkpoint", || std::fs::read(&checkpoint).is_ok_and(|bytes| bytes[32..40] == confirmed));
+        assert!(opened.store.failure().is_none());
+        opened.kill();
+        fs.lose_power(&mut Random::new(seed));
+        let mut opened = try_open_on(Arc::new(fs), config_of(directory.path(), never)).unwrap();
+        opened.confirm_all();
+        let left = opened.consume("T", 0).len() as u64;
+        assert_eq!(opened.store.queue_range("T", 0).max.0, left, "seed {seed}");
+        assert_eq!(opened.put("T", 0, b"next").first_queue_offset.0, left, "seed {seed}");
+        opened.close();
+    }
 }
 
 #[test]
