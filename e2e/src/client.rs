@@ -91,7 +91,7 @@ fn java(folder: &Path, home: &Path) -> Command {
     command
 }
 
-/// A client program with its flags, not yet started.
+/// A client program with its flags, not yet started. With `GANTRY_KEEP` set its folder stays, with the history.
 #[derive(Debug)]
 pub struct Job {
     command: Command,
@@ -102,7 +102,8 @@ pub struct Job {
 impl Job {
     /// `subcommand` is `load`, `consume` or `pair`; e2e/clients/java has the flags.
     pub fn new(library: Library, subcommand: &str, nameserver: &str, topic: &str) -> anyhow::Result<Self> {
-        let work = TempDir::with_prefix("gantry-client-").context("making the client's folder")?;
+        let mut work = TempDir::with_prefix("gantry-client-").context("making the client's folder")?;
+        work.disable_cleanup(std::env::var_os("GANTRY_KEEP").is_some());
         let mut command = library.command(work.path())?;
         command.arg(subcommand).args(["--namesrv", nameserver, "--topic", topic]);
         command.arg("--history").arg(work.path().join("history"));
