@@ -108,7 +108,7 @@ async fn session(core: &Arc<Core>, config: &HaConfig, epoch: Epoch, address: &st
 async fn align(core: &Core, welcome: Welcome) -> Result<u64> {
     let (done, aligned) = oneshot::channel();
     let Welcome { epoch: session, epochs, cut, anew } = welcome;
-    if anew {
+    if anew && core.store.min_offset() != core.store.watermarks().written {
         warn!(%session, begin = cut, "nothing of this log is shared with the master's: it is taken anew");
     }
     core.submit_job(Job::Align(Align { session, cut, anew, epochs, done }));
