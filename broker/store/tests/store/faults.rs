@@ -183,7 +183,7 @@ fn what_a_failed_sync_left_in_memory_is_written_again_before_it_counts_as_flushe
         opened.put("T", 0, b"first");
         opened.wait_flushed();
         fs.fail_next("fdatasync");
-        let second = opened.put("T", 0, b"second");
+        let second = opened.put("T", 0, &[2; 3000]);
         opened.events.wait("the failure", |told| !told.failed.is_empty());
         opened.kill();
         // The kernel still shows it, marked as clean. The next open finds it, says that it is flushed, and must not lie.
