@@ -1,4 +1,5 @@
 //! Cores over real stores and sockets, with the test in the elector's place.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests: a panic is the failure")]
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
