@@ -15,8 +15,7 @@ use tempfile::TempDir;
 use crate::{logs, process, wait};
 
 /// An official library, at the version that the build script pins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(doc), derive(clap::ValueEnum))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Library {
     /// `org.apache.rocketmq:rocketmq-client` 5.5.0.
     #[value(name = "java")]

@@ -299,12 +299,12 @@ fn the_gap_runs_from_the_fault_to_the_answer_of_a_send_begun_after_it() {
     let mut story = Story::with_consumer(true);
     story.acked("p-0", 0, 0).start("p-1", 1);
     let fault_us = story.now() - 500;
-    story.end("p-1", "OK", Some((0, 1))).acked("p-2", 0, 2);
+    story.end("p-1", "OK", Some((0, 1))).recv("p-0", 0, 0).acked("p-2", 0, 2);
     let circumstances = Circumstances { faults_us: vec![fault_us, i64::MAX], ..Circumstances::default() };
     let verdict = story.check_in(&circumstances);
-    assert_eq!(verdict.gaps[0].to_next_ack_us, Some(2500));
+    assert_eq!(verdict.gaps[0].to_next_ack_us, Some(3500));
     assert_eq!(verdict.gaps[1].to_next_ack_us, None);
-    assert_eq!(verdict.longest_pause, Some(Pause { from_us: 3000, length_us: 2000 }));
+    assert_eq!(verdict.longest_pause, Some(Pause { from_us: 5000, length_us: 3000 }));
 }
 
 #[test]
