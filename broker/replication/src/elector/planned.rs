@@ -69,13 +69,15 @@ impl Elector {
     pub(super) fn advance_switchover(&mut self, now: Millis) {
         let Some(switchover) = &self.switchover else { return };
         let (from, to, since) = (switchover.from.clone(), switchover.to.clone(), switchover.since);
-        if switchover.decided.is_some() {
-            if now.saturating_sub(since) > 2 * self.config.switchover_ms {
+        let overdue = now.saturating_sub(since) > 2 * self.config.switchover_ms;
+        let Some(record) = self.record().cloned() else { return };
+        if switchover.decided.is_some() && record.master == to {
+            if overdue {
                 self.end_switchover(Err(format!("{to} was made master but does not serve")));
             }
             return;
         }
-        let Some(record) = self.record().cloned() else { return };
+        // Decided, but the record doesn't say so: it could not be written. It is tried again until time is up.
         if record.master != from || !record.in_sync.contains(&to) {
             self.unpark(&record);
             self.end_switchover(Err("the group changed meanwhile".to_owned()));
