@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use gantry_broker::broker::Broker;
 use gantry_broker::config::BrokerConfig;
 use gantry_broker::nameserver;
+use gantry_remoting::open_files;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -67,6 +68,9 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<()> {
+    if let Err(error) = open_files::raise() {
+        tracing::warn!(%error, "the limit of open files stays low; raise it with `ulimit -n` for many queues or clients");
+    }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("can't start the runtime")?;
     runtime.block_on(async {

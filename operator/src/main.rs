@@ -7,7 +7,11 @@ use gantry_operator::cli::Cli;
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
-    match Cli::parse().run().await {
+    let cli = Cli::parse();
+    if let Err(error) = gantry_remoting::open_files::raise() {
+        complain(&anyhow::Error::new(error).context("the limit of open files stays low; raise it with `ulimit -n`"));
+    }
+    match cli.run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);

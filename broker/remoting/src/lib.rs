@@ -12,6 +12,7 @@ pub mod code;
 pub mod frame;
 pub mod header;
 pub mod headers;
+pub mod open_files;
 pub mod version;
 
 mod binary_header;

@@ -24,6 +24,8 @@ pub(super) struct Board {
 #[derive(Debug)]
 struct Entry {
     forwarder: Forwarder,
+    /// The replica that the forwarder leads to.
+    master: Mutex<Option<String>>,
     /// Whether it has ever served since this process began.
     has_served: AtomicBool,
     /// Why there is no master, while that lasts.
@@ -42,7 +44,12 @@ const WORRY_AFTER: Duration = Duration::from_secs(2);
 
 impl Board {
     pub(super) fn new(groups: BTreeMap<String, Forwarder>, nameserver: SocketAddr, lines: Lines) -> Self {
-        let entry = |forwarder| Entry { forwarder, has_served: AtomicBool::new(false), worry: Mutex::new(None) };
+        let entry = |forwarder| Entry {
+            forwarder,
+            master: Mutex::new(None),
+            has_served: AtomicBool::new(false),
+            worry: Mutex::new(None),
+        };
         let groups = groups.into_iter().map(|(name, forwarder)| (name, entry(forwarder))).collect();
         Self { groups, nameserver, lines }
     }
@@ -52,10 +59,14 @@ impl Board {
         self.groups.get(group).map(|entry| entry.forwarder.address())
     }
 
-    /// The group's master is known dead: who connects now waits for the next.
-    pub(super) fn hold(&self, group: &str) {
+    /// A replica is known dead: if the address leads to it, who connects now waits for the next master.
+    pub(super) fn hold(&self, group: &str, replica: &str) {
         if let Some(entry) = self.groups.get(group) {
-            entry.forwarder.hold();
+            // Under the lock, so that a master that serves meanwhile is not held back.
+            let master = entry.master.lock();
+            if master.as_deref() == Some(replica) {
+                entry.forwarder.hold();
+            }
         }
     }
 
@@ -79,7 +90,11 @@ impl Listener for Board {
             let text = format!("{group}: master {master} says that it serves at {address:?}, which is no address");
             return self.lines.say(&text);
         };
-        entry.forwarder.point_to(address);
+        {
+            let mut leads_to = entry.master.lock();
+            *leads_to = Some(master.clone());
+            entry.forwarder.point_to(address);
+        }
         *entry.worry.lock() = None;
         let stable = entry.forwarder.address();
         if entry.has_served.swap(true, Ordering::Relaxed) {

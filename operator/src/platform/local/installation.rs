@@ -241,15 +241,8 @@ impl Shared {
                 self.lines.say(&format!("{name} started, process {pid}"));
             }
             ChildEvent::Ended { name, how, again_in } => {
-                // The elector first: what it does about it is what clients wait for.
+                self.board.hold(group, name);
                 self.elector.died(group, name);
-                if self
-                    .elector
-                    .view(group)
-                    .is_some_and(|view| view.record.is_some_and(|record| record.master.name == *name))
-                {
-                    self.board.hold(group);
-                }
                 if let Some(process) = self.processes.lock().get_mut(name) {
                     process.pid = None;
                 }
