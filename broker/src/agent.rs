@@ -18,6 +18,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::core::{Core, Job};
+use crate::fatal::Fatal;
 use crate::services::Services;
 
 /// An elector that doesn't answer for this long has hung: another session is tried.
@@ -61,6 +62,7 @@ impl Agent {
 
     /// Runs until it is dropped. Wishes to change the in-sync set come through `alters`.
     pub async fn run(self, mut alters: mpsc::Receiver<Alter>) {
+        let _fatal = Fatal("the elector's session");
         let mut back_off = FIRST_BACK_OFF;
         for elector in self.identity.electors.iter().cycle() {
             let mut opened = false;
@@ -105,9 +107,10 @@ impl Agent {
                 () = self.news.notified() => {}
                 changed = standing.changed() => changed?,
                 Some(alter) = alters.recv() => {
-                    let wish = AlterInSync { epoch: alter.epoch, in_sync: alter.in_sync };
+                    let (epoch, id) = (alter.epoch, alter.id);
+                    let wish = AlterInSync { epoch, in_sync: alter.in_sync };
                     let altered: Altered = ask(elector, ALTER_IN_SYNC, &wish).await?;
-                    self.core.altered(alter.id, &altered.record);
+                    self.core.altered(epoch, id, &altered.record);
                     continue;
                 }
             }

@@ -20,6 +20,7 @@ use crate::agent::{Agent, Identity};
 use crate::clock::Clock;
 use crate::config::BrokerConfig;
 use crate::core::{Core, Job, Limits, Standing};
+use crate::fatal::Fatal;
 use crate::ha::{Follower, HaConfig, HaServer};
 use crate::heartbeat;
 use crate::registration::{self, Registrant};
@@ -231,6 +232,7 @@ impl Events for Bridge {
 }
 
 async fn tick(core: Arc<Core>, alters: mpsc::Sender<Alter>, host: SocketAddr) {
+    let _fatal = Fatal("the core's clock");
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -241,7 +243,7 @@ async fn tick(core: Arc<Core>, alters: mpsc::Sender<Alter>, host: SocketAddr) {
             // The one before is still under way, or there is no session: the master asks again.
         }
         if core.needs_heartbeat_record(PROOF_AFTER_MS) {
-            core.submit(vec![heartbeat::record(host)]);
+            core.submit_job(Job::Heartbeat(heartbeat::record(host)));
         }
     }
 }
@@ -254,6 +256,7 @@ async fn follow_standing(
     bridge: Arc<Bridge>,
     server: Arc<Server>,
 ) {
+    let _fatal = Fatal("the services' standing");
     let mut standing = core.watch_standing();
     let mut was_master = false;
     loop {

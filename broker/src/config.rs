@@ -13,6 +13,9 @@ use gantry_replication::master::{self, Durability, Mode};
 
 use crate::services::ServicesConfig;
 
+/// Half of what an HA frame may hold: a segment's blank end is as long as what didn't fit, and records are longer than bodies.
+const MAX_HA_BATCH_BYTES: usize = 8 << 20;
+
 /// What a broker is told. Times in milliseconds, sizes in bytes.
 #[derive(Clone, Debug)]
 pub struct BrokerConfig {
@@ -113,6 +116,12 @@ impl BrokerConfig {
             bail!(
                 "brokerRole={role} needs an elector (gantryElectors) to say who is master: run the group with \
                  `gantry-operator local up`, or set brokerRole=ASYNC_MASTER for a broker that stands alone"
+            );
+        }
+        let (batch, message) = (self.ha_batch_bytes, self.store.max_message_bytes as usize);
+        if batch > MAX_HA_BATCH_BYTES || message > MAX_HA_BATCH_BYTES {
+            bail!(
+                "haTransferBatchSize={batch}, maxMessageSize={message}: at most {MAX_HA_BATCH_BYTES} each, or HA frames can't hold them"
             );
         }
         self.services = keys.services(&self)?;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use gantry_replication::master::{self, Refusal, SlaveStanding};
 use gantry_replication::wire::{DATA_PLANE_MS, Report};
 use gantry_replication::{Epoch, GroupRecord, Member, Millis, wire};
-use gantry_store::{Appender, PhysicalOffset, Store};
+use gantry_store::{Appender, PhysicalOffset, Store, Watermarks};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -25,6 +25,12 @@ use crate::services::seam::{Log, NotServing, Role as ServiceRole, SendFailure, S
 use acks::Waiting;
 pub use jobs::{Align, Answer, Job, Raw};
 use role::{Gate, Role};
+
+/// Above what an elector gives a switchover.
+const MAX_PARKED_MS: Millis = 15_000;
+
+/// An asynchronous flush takes that long to tell of a heartbeat record.
+const HEARTBEAT_AGAIN_MS: Millis = 500;
 
 /// Bounds of the core.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +86,8 @@ struct State {
     role: Role,
     /// When the disk last proved itself: a flush that completed.
     proof_at: Millis,
+    /// When it was last asked to by a heartbeat record.
+    heartbeat_at: Millis,
 }
 
 impl Core {
@@ -100,7 +108,12 @@ impl Core {
             master_config,
             limits,
             queue: jobs::Queue::new(limits.max_queued_sends),
-            state: Mutex::new(State { replica: replica.clone(), role: Role::Fenced, proof_at: clock.now_ms() }),
+            state: Mutex::new(State {
+                replica: replica.clone(),
+                role: Role::Fenced,
+                proof_at: clock.now_ms(),
+                heartbeat_at: 0,
+            }),
             written: watch::Sender::new(written),
             moved: watch::Sender::new(0),
             standing: watch::Sender::new(Standing::Fenced),
@@ -172,14 +185,22 @@ impl Core {
         self.settle(|master, now| master.recorded(record, now));
     }
 
-    /// The elector answered request `id` to change the in-sync set.
-    pub fn altered(&self, id: u64, record: &GroupRecord) {
-        self.settle(|master, now| master.altered(id, record, now));
+    /// The elector answered request `id`, made in `epoch`, to change the in-sync set.
+    pub fn altered(&self, epoch: Epoch, id: u64, record: &GroupRecord) {
+        self.settle(|master, now| {
+            if master.epoch() == epoch {
+                master.altered(id, record, now);
+            }
+        });
     }
 
     /// A slave of this epoch is connected, its log ending at `end`.
-    pub fn slave_connected(&self, member: &Member, end: u64) {
-        self.settle(|master, now| master.connected(member, end, now));
+    pub fn slave_connected(&self, member: &Member, epoch: Epoch, end: u64) {
+        self.settle(|master, now| {
+            if master.epoch() == epoch {
+                master.connected(member, end, now);
+            }
+        });
     }
 
     /// A slave's connection ended.
@@ -190,9 +211,9 @@ impl Core {
     /// A slave acknowledged. `false`: it said something impossible, or this is not its master any more.
     pub fn slave_acked(&self, member: &Member, epoch: Epoch, written: u64, flushed: u64) -> bool {
         let mut sound = false;
-        // A slave may have a batch, and say so, before the writer got round to telling.
-        let marks = self.store.watermarks();
         self.settle(|master, now| {
+            // A slave may have a batch, and say so, before the writer got round to telling.
+            let marks = self.store.watermarks();
             master.local(marks.written.0, marks.flushed.0);
             sound = master.acked(member, epoch, written, flushed, now);
         });
@@ -212,6 +233,13 @@ impl Core {
         {
             slave.heard_at = Some(now);
         }
+    }
+
+    /// How far this slave's log is, for its acknowledgements in the session of `epoch`. None once it is no slave of that epoch: then
+    /// its log may hold what that master doesn't have (invariant *Promise*).
+    pub fn slave_marks(&self, epoch: Epoch) -> Option<Watermarks> {
+        let state = self.state.lock();
+        matches!(&state.role, Role::Slave(slave) if slave.epoch == epoch).then(|| self.store.watermarks())
     }
 
     /// A slave lost its connection to the master of `epoch`.
@@ -236,13 +264,42 @@ impl Core {
     pub fn tick(&self) -> Option<master::Alter> {
         let mut alter = None;
         self.settle(|master, now| alter = master.tick(now));
+        self.end_waiting();
         alter
     }
 
-    /// A master with nothing to prove its disk by for a while.
+    /// Nobody waits at the gate for ever. Whoever asked for a switchover may be gone, or couldn't say that it was given up; if it was
+    /// decided all the same, nothing that this master takes in can be acknowledged any more.
+    fn end_waiting(&self) {
+        let now = self.clock.now_ms();
+        let mut given_up = Vec::new();
+        let mut forgotten = None;
+        if let Role::Master(role) = &mut self.state.lock().role {
+            if role.gate.is_overdue(now, self.limits) {
+                given_up = role.gate.waiting().map(std::mem::take).unwrap_or_default();
+            }
+            forgotten = matches!(role.gate, Gate::Parked(.., since) if now.saturating_sub(since) > MAX_PARKED_MS)
+                .then(|| role.master.epoch());
+        }
+        for send in given_up {
+            send.done.complete(Err(SendFailure::Fenced(role::OPENING.to_owned())));
+        }
+        if let Some(epoch) = forgotten {
+            self.submit_job(Job::Unpark(epoch));
+        }
+    }
+
+    /// A master with nothing to prove its disk by for `after_ms`: then a [`Job::Heartbeat`] is due, once in a while.
     pub fn needs_heartbeat_record(&self, after_ms: Millis) -> bool {
-        let state = self.state.lock();
-        matches!(state.role, Role::Master(_)) && self.clock.now_ms().saturating_sub(state.proof_at) >= after_ms
+        let now = self.clock.now_ms();
+        let mut state = self.state.lock();
+        let due = matches!(state.role, Role::Master(_))
+            && now.saturating_sub(state.proof_at) >= after_ms
+            && now.saturating_sub(state.heartbeat_at) >= HEARTBEAT_AGAIN_MS;
+        if due {
+            state.heartbeat_at = now;
+        }
+        due
     }
 
     /// Hands a job to the writer.
@@ -296,7 +353,7 @@ impl ServiceRole for Core {
         match &self.state.lock().role {
             Role::Fenced => Err(NotServing::Fenced("it has not been told its role yet".to_owned())),
             Role::Slave(_) => Err(NotServing::Slave),
-            Role::Master(role) if matches!(role.gate, Gate::Opening(_)) => Err(NotServing::SwitchingOver),
+            Role::Master(role) if matches!(role.gate, Gate::Opening(..)) => Err(NotServing::SwitchingOver),
             Role::Master(role) => role.master.may_serve(self.clock.now_ms()).map_err(|refusal| match refusal {
                 Refusal::Deposed { .. } => NotServing::SwitchingOver,
                 other => NotServing::Fenced(other.to_string()),

@@ -5,15 +5,13 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use gantry_store::NewMessage;
-
-use crate::services::{Done, Submission, Wait};
+use gantry_store::{Append, NewMessage};
 
 /// Its topic; nobody can subscribe to it, and no name server hears of it.
 const TOPIC: &str = "GANTRY_SYS_HEARTBEAT";
 
-/// One such record, on its way.
-pub(crate) fn record(host: SocketAddr) -> Submission {
+/// One such record.
+pub(crate) fn record(host: SocketAddr) -> Append {
     let born = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
     let message = NewMessage {
         topic: Arc::from(TOPIC),
@@ -28,6 +26,5 @@ pub(crate) fn record(host: SocketAddr) -> Submission {
         body: Bytes::new(),
         properties: Bytes::new(),
     };
-    // What becomes of it shows in the store's flushes, which is its only purpose.
-    Submission { append: message.into(), wait: Wait::Written, done: Done::Call(Box::new(|_outcome| ())) }
+    message.into()
 }

@@ -5,6 +5,7 @@ pub mod broker;
 pub mod clock;
 pub mod config;
 pub mod core;
+mod fatal;
 pub mod ha;
 mod heartbeat;
 pub mod nameserver;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use gantry_replication::{Epoch, GroupRecord, Member, epochs::EpochTable};
+use gantry_store::Append;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
@@ -21,6 +22,8 @@ pub enum Job {
     BecomeMaster(GroupRecord, Answer<()>),
     /// Promise the record's epoch and follow its master, whose log is to be had at the address.
     BecomeSlave(GroupRecord, Option<String>, Answer<()>),
+    /// Prove the disk by a record of one's own, whatever sends have to wait for.
+    Heartbeat(Append),
     /// All that the log held when this epoch began is visible: let sends pass.
     Open(Epoch),
     /// Park sends for a switchover to this member.

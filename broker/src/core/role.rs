@@ -1,11 +1,14 @@
 //! What a replica is, with what belongs to being it.
 
-use gantry_replication::master::{Durability, Master, Mode};
+use gantry_replication::master::{Master, Mode};
 use gantry_replication::{Epoch, Member, Millis};
 
 use super::Limits;
 use super::acks::{Acks, Waiting};
 use crate::services::seam::{SendFailure, Submission};
+
+/// Why sends are refused by a master whose gate doesn't open.
+pub(super) const OPENING: &str = "it waits until its in-sync slaves have all that its log held when it became master";
 
 pub(super) enum Role {
     /// Starts so, until the elector says otherwise.
@@ -24,7 +27,6 @@ pub(super) struct SlaveRole {
 pub(super) struct MasterRole {
     pub(super) master: Master,
     mode: Mode,
-    durability: Durability,
     pub(super) acks: Acks,
     /// The confirm offset as it was last told to the store.
     pub(super) confirmed: u64,
@@ -35,27 +37,32 @@ pub(super) struct MasterRole {
 pub(super) enum Gate {
     /// The epoch is open, but what the log held at its beginning is not all confirmed and visible yet: topics and offsets
     /// may be in it. Sends wait, for a moment.
-    Opening(Vec<Submission>),
+    Opening(Vec<Submission>, Millis),
     /// They pass.
     Open,
-    /// A switchover to this member is being prepared: sends wait for its end.
-    Parked(Member, Vec<Submission>),
+    /// A switchover to this member is being prepared, since then: sends wait for its end.
+    Parked(Member, Vec<Submission>, Millis),
 }
 
 impl Gate {
     /// Those who wait at it.
     pub(super) fn waiting(&mut self) -> Option<&mut Vec<Submission>> {
         match self {
-            Self::Opening(sends) | Self::Parked(_, sends) => Some(sends),
+            Self::Opening(sends, _) | Self::Parked(_, sends, _) => Some(sends),
             Self::Open => None,
         }
+    }
+
+    /// What the log held at the epoch's beginning takes too long to be confirmed: nobody is let wait for that any more.
+    pub(super) fn is_overdue(&self, now: Millis, limits: Limits) -> bool {
+        matches!(self, Self::Opening(_, since) if now.saturating_sub(*since) > limits.slave_timeout_ms)
     }
 }
 
 impl MasterRole {
-    pub(super) fn new(master: Master, mode: Mode, durability: Durability) -> Self {
+    pub(super) fn new(master: Master, mode: Mode, now: Millis) -> Self {
         let confirmed = master.confirmed();
-        Self { master, mode, durability, acks: Acks::default(), confirmed, gate: Gate::Opening(Vec::new()) }
+        Self { master, mode, acks: Acks::default(), confirmed, gate: Gate::Opening(Vec::new(), now) }
     }
 
     /// Moves the confirm offset, and gives what can be answered.
@@ -65,7 +72,7 @@ impl MasterRole {
         self.acks.take_confirmed(self.confirmed, &mut done);
         if self.mode == Mode::Sync {
             self.acks.take_overdue(now, limits.slave_timeout_ms, SendFailure::FlushSlaveTimeout, &mut done);
-        } else if self.durability == Durability::Flushed {
+        } else {
             self.acks.take_overdue(now, limits.sync_flush_timeout_ms, SendFailure::FlushDiskTimeout, &mut done);
         }
         done
@@ -73,6 +80,6 @@ impl MasterRole {
 
     /// Parked, and everything is confirmed and on the candidate.
     pub(super) fn is_drained(&self) -> bool {
-        matches!(&self.gate, Gate::Parked(to, _) if self.acks.is_empty() && self.master.is_drained_to(to))
+        matches!(&self.gate, Gate::Parked(to, ..) if self.acks.is_empty() && self.master.is_drained_to(to))
     }
 }

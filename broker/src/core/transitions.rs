@@ -25,6 +25,9 @@ impl Writer {
         {
             return Ok(());
         }
+        if let Some(flaw) = record.flaw() {
+            bail!("{record:?} is no record: {flaw}");
+        }
         if record.master != *self.replica.member() {
             bail!("the record names {} master; this is {}", record.master, self.replica.member());
         }
@@ -34,15 +37,17 @@ impl Writer {
         }
         let marks = self.core.store.watermarks();
         let mut epochs = self.replica.epochs().clone();
-        epochs.open(record.epoch, marks.written.0)?;
+        // A log from before there were epochs is, whole, of the first one.
+        let start = if epochs.last().is_none() { self.core.store.min_offset().0 } else { marks.written.0 };
+        epochs.open(record.epoch, start)?;
         self.replica.settle();
         self.replica.change(record.epoch, epochs)?;
         let now = self.core.clock.now_ms();
         let ends = LogEnds { written: marks.written.0, flushed: marks.flushed.0, confirmed: marks.confirmed.0 };
         let config = self.core.master_config.clone();
-        let (mode, durability) = (config.mode, config.durability);
+        let mode = config.mode;
         let master = Master::open(config, record.master.clone(), record, ends, now);
-        self.enter(Role::Master(Box::new(MasterRole::new(master, mode, durability))));
+        self.enter(Role::Master(Box::new(MasterRole::new(master, mode, now))));
         info!(epoch = %record.epoch, start = ends.written, confirmed = ends.confirmed, "master: epoch opened");
         self.core.standing.send_replace(Standing::Master { epoch: record.epoch, start: ends.written });
         self.grown();
@@ -62,9 +67,9 @@ impl Writer {
             _ => None,
         };
         let before = self.enter(Role::Slave(SlaveRole { epoch: record.epoch, heard_at }));
-        self.core
-            .standing
-            .send_replace(Standing::Slave { epoch: record.epoch, ha_address: ha_address.map(str::to_owned) });
+        let standing = Standing::Slave { epoch: record.epoch, ha_address: ha_address.map(str::to_owned) };
+        // Told again by a new session with the elector: then the connection to the master stands, and shall.
+        self.core.standing.send_if_modified(|now| std::mem::replace(now, standing.clone()) != standing);
         info!(epoch = %record.epoch, master = %record.master, ha_address, "slave");
         if let Role::Master(role) = before {
             step_down(*role);

@@ -12,7 +12,8 @@ use tracing::{error, info};
 use super::Core;
 use super::acks::Waiting;
 use super::jobs::{Job, Raw};
-use super::role::{Gate, Role};
+use super::role::{Gate, OPENING, Role};
+use crate::fatal::Fatal;
 use crate::replica::ReplicaState;
 use crate::services::seam::{Done, SendFailure, Submission, Wait};
 
@@ -38,6 +39,7 @@ pub(super) struct Writer {
 
 impl Writer {
     fn run(&mut self) {
+        let _fatal = Fatal("the log's writer");
         while let Some(jobs) = self.core.queue.take() {
             for job in jobs {
                 if let Job::Sends(sends) = job {
@@ -79,8 +81,9 @@ impl Writer {
                 let became = self.become_slave(&record, ha_address.as_deref());
                 answer(done, became);
             }
+            Job::Heartbeat(record) => self.prove(record),
             Job::Park(epoch, to) => self.park(epoch, to),
-            Job::Open(epoch) => self.open_gate(epoch, |gate| matches!(gate, Gate::Opening(_))),
+            Job::Open(epoch) => self.open_gate(epoch, |gate| matches!(gate, Gate::Opening(..))),
             Job::Unpark(epoch) => self.open_gate(epoch, |gate| matches!(gate, Gate::Parked(..))),
         }
     }
@@ -112,6 +115,9 @@ impl Writer {
                     Refusal::Deposed { .. } => SendFailure::SwitchingOver,
                     Refusal::Fenced { .. } => SendFailure::Fenced(refusal.to_string()),
                 })?;
+                if role.gate.is_overdue(now, self.core.limits) {
+                    return Err(SendFailure::Fenced(OPENING.to_owned()));
+                }
                 let Some(waiting) = role.gate.waiting() else { return Ok(()) };
                 let room = self.core.limits.max_parked_sends.saturating_sub(waiting.len());
                 waiting.extend(sends.drain(..room.min(sends.len())));
@@ -175,13 +181,25 @@ impl Writer {
         Ok(end)
     }
 
+    /// Appends a heartbeat record, as long as this is a master that isn't fenced.
+    fn prove(&mut self, record: Append) {
+        let now = self.core.clock.now_ms();
+        let may = matches!(&self.core.state.lock().role, Role::Master(role) if role.master.may_serve(now).is_ok());
+        if may {
+            self.appends.push(record);
+            // What becomes of it shows in the store's flushes, which is its only purpose.
+            self.waiters.push((Wait::Written, Done::Call(Box::new(|_outcome| ()))));
+            self.append();
+        }
+    }
+
     fn park(&self, epoch: Epoch, to: Member) {
         if let Role::Master(role) = &mut self.core.state.lock().role
             && role.master.epoch() == epoch
             && matches!(role.gate, Gate::Open)
         {
             info!(%epoch, %to, "sends are parked for a switchover");
-            role.gate = Gate::Parked(to, Vec::new());
+            role.gate = Gate::Parked(to, Vec::new(), self.core.clock.now_ms());
         }
     }
 
@@ -193,7 +211,7 @@ impl Writer {
             }
             _ => return,
         };
-        if let Gate::Opening(sends) | Gate::Parked(_, sends) = gate {
+        if let Gate::Opening(sends, _) | Gate::Parked(_, sends, _) = gate {
             info!(%epoch, waited = sends.len(), "sends pass");
             self.take_in(sends);
             self.append();

@@ -17,6 +17,7 @@ use super::HaConfig;
 use super::frame::{Ack, Append, Frame, Hello, Welcome};
 use super::session::{read, write};
 use crate::core::{Align, Core, Job, Raw, Standing};
+use crate::fatal::Fatal;
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 const FIRST_BACK_OFF: Duration = Duration::from_millis(10);
@@ -43,6 +44,7 @@ impl Drop for Follower {
 }
 
 async fn follow(core: Arc<Core>, config: HaConfig) {
+    let _fatal = Fatal("the follower");
     let mut standing = core.watch_standing();
     let mut back_off = FIRST_BACK_OFF;
     loop {
@@ -161,7 +163,7 @@ async fn acknowledge(core: &Core, config: &HaConfig, epoch: Epoch, mut to: Owned
     loop {
         written.borrow_and_update();
         moved.borrow_and_update();
-        let marks = core.store.watermarks();
+        let Some(marks) = core.slave_marks(epoch) else { bail!("epoch {epoch} is over") };
         let flushed = marks.flushed.0.min(marks.written.0);
         let ack = Ack { session: epoch, written: marks.written.0, flushed };
         write(&mut to, &Frame::Ack(ack), config.housekeeping).await?;

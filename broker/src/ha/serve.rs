@@ -22,6 +22,7 @@ use super::HaConfig;
 use super::frame::{Ack, Append, Fenced, Frame, Hello, Welcome};
 use super::session::{read, write};
 use crate::core::{Core, Standing};
+use crate::fatal::Fatal;
 
 /// Connections at once; a group has at most nine replicas.
 const MAX_CONNECTIONS: u64 = 64;
@@ -81,6 +82,7 @@ async fn accept_all(listener: TcpListener, shared: Arc<Shared>) {
                 }
                 let shared = Arc::clone(&shared);
                 tokio::spawn(async move {
+                    let _fatal = Fatal("a slave's session");
                     if let Err(error) = serve(&shared, stream).await {
                         info!(%peer, reason = format!("{error:#}"), "HA connection ended");
                     }
@@ -117,7 +119,7 @@ async fn serve(shared: &Shared, stream: TcpStream) -> Result<()> {
     if let Some(older) = shared.sessions.lock().insert(member.clone(), Arc::clone(&replaced)) {
         older.notify_one();
     }
-    shared.core.slave_connected(&member, first.written);
+    shared.core.slave_connected(&member, epoch, first.written);
     info!(%member, %epoch, from = first.written, "slave connected");
     let session = Session { shared, member: &member, epoch, epochs };
     let ended = tokio::select! {

@@ -79,6 +79,8 @@ impl Metadata {
             tables.next = store.queue_range(METADATA_TOPIC, 0).max.0;
             tracing::info!(topics = tables.topics.entries.len(), "metadata taken over from an Apache broker's files");
         }
+        // A snapshot may be of records that the log lost since (a power cut without SYNC_FLUSH): what takes their places is read.
+        tables.next = tables.next.min(store.queue_range(METADATA_TOPIC, 0).max.0);
         live.reset(&tables);
         let confirmed = Mutex::new(Confirmed { tables, saved: None, foreign: loaded.foreign });
         let (saving, author) = (Mutex::new(()), Mutex::new(None));
@@ -86,6 +88,16 @@ impl Metadata {
         let metadata = Self { store, log, files, live, topic, store_host, saving, confirmed, author };
         metadata.catch_up()?;
         Ok(metadata)
+    }
+
+    /// A record was dispatched at `offset`. If one of that place was applied before, the log was cut in between (a deposed `Async`
+    /// master's tail was): reading goes on from there. To apply a record twice changes nothing.
+    pub fn rewind_to(&self, offset: QueueOffset) {
+        let mut confirmed = self.confirmed.lock();
+        if offset.0 < confirmed.tables.next {
+            tracing::warn!(from = confirmed.tables.next, to = offset.0, "the metadata log was cut; read again");
+            confirmed.tables.next = offset.0;
+        }
     }
 
     /// Applies the records that the store has dispatched since the last call.

@@ -142,7 +142,8 @@ impl Services {
 
     /// The store's `Events::dispatched`: these messages are visible now. Called on the dispatcher's thread.
     pub fn on_dispatched(&self, batch: &[Dispatched]) {
-        if batch.iter().any(|message| &*message.topic == names::METADATA_TOPIC) {
+        if let Some(first) = batch.iter().find(|message| &*message.topic == names::METADATA_TOPIC) {
+            self.metadata.rewind_to(first.queue_offset);
             self.follow_metadata();
         }
         if batch.iter().any(|message| &*message.topic == names::SCHEDULE_TOPIC) {

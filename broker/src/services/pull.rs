@@ -113,7 +113,8 @@ impl Services {
         }
     }
 
-    /// Lets the pull wait. Gives it back when a message came while it went in.
+    /// Lets the pull wait. Gives it back when a message came while it went in; answers it when the mastership went meanwhile, since
+    /// those that waited had been answered already.
     fn hold(&self, pull: Pull, deadline: Instant, read: ReadQueue) -> Option<Pull> {
         let (topic, queue, from) = (pull.topic.clone(), pull.queue, pull.from);
         let wanted = Wanted { topic: topic.clone(), queue, connection: pull.ticket.connection().id(), deadline };
@@ -125,6 +126,13 @@ impl Services {
                 return None;
             }
         };
+        if let Err(why) = self.role.serving() {
+            if let Some(pull) = self.waiting.release(id) {
+                let refusal = why.refusal(pull.ticket.client_version());
+                pull.ticket.reply_failure(refusal.code, refusal.remark);
+            }
+            return None;
+        }
         let now_max = self.store.queue_range(&topic, queue).max;
         if now_max > from { self.waiting.release(id) } else { None }
     }
