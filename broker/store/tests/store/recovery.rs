@@ -241,30 +241,6 @@ fn units_that_no_checkpoint_claims_are_not_trusted() {
 }
 
 #[test]
-fn a_unit_that_lost_its_first_half_is_not_taken_for_an_older_message() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut opened = open_in(directory.path());
-    fill(&mut opened, 8);
-    opened.confirm_all();
-    opened.close();
-    let mut opened = try_open(lazy_async(directory.path())).unwrap();
-    for number in 8..10 {
-        opened.put("T", 0, &vec![number; 300]);
-    }
-    opened.confirm_all();
-    opened.kill();
-    // Of the first unit that no checkpoint claims the last bytes of the position reached the disk, and all that follows.
-    let path = directory.path().join("consumequeue/T/0/00000000000000000000");
-    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
-    file.write_all_at(&[0; 7], 8 * 20).unwrap();
-    file.write_all_at(&[0; 20], 9 * 20).unwrap();
-    let opened = open_in(directory.path());
-    opened.confirm_all();
-    assert_eq!(opened.consume("T", 0), bodies(10));
-    opened.close();
-}
-
-#[test]
 fn a_queue_that_lacks_numbers_is_filled_with_blanks_that_readers_pass_over() {
     let directory = tempfile::tempdir().unwrap();
     // A log as a master with older messages would send it: the first number isn't 0, and some are missing.
