@@ -2,6 +2,8 @@
 
 use anyhow::{Context, bail};
 
+use super::Options;
+
 /// Opaques have ten digits always, so that a stamp fits where the one before stood.
 const FIRST_OPAQUE: u32 = 1_000_000_000;
 
@@ -18,13 +20,16 @@ const KEY_DIGITS: usize = 32;
 
 impl Request {
     /// `connection` makes the unique keys of several connections different. At most ten queues: one digit.
-    pub(super) fn new(topic: &str, size: usize, connection: u32) -> anyhow::Result<Self> {
+    pub(super) fn new(options: &Options, connection: u32) -> anyhow::Result<Self> {
+        let (topic, size) = (&options.topic, options.size);
+        // A name of the same length that nobody knows is no key to index.
+        let name = if options.without_keys { "SOME_KEY" } else { "UNIQ_KEY" };
         let opaque = FIRST_OPAQUE.to_string();
         let key = format!("{connection:08X}{:024X}", 0);
         let header = format!(
             "{{\"code\":310,\"flag\":0,\"language\":\"JAVA\",\"opaque\":{opaque},\"serializeTypeCurrentRPC\":\"JSON\",\
              \"version\":513,\"extFields\":{{\"a\":\"bench\",\"b\":\"{topic}\",\"c\":\"TBW102\",\"d\":\"4\",\"e\":\"0\",\
-             \"f\":\"0\",\"g\":\"1700000000000\",\"h\":\"0\",\"i\":\"UNIQ_KEY\\u0001{key}\\u0002WAIT\\u0001true\",\
+             \"f\":\"0\",\"g\":\"1700000000000\",\"h\":\"0\",\"i\":\"{name}\\u0001{key}\\u0002WAIT\\u0001true\",\
              \"j\":\"0\",\"k\":\"false\",\"m\":\"false\"}}}}"
         );
         let mut frame = Vec::with_capacity(header.len() + size + 8);
@@ -92,10 +97,18 @@ fn write_decimal(place: &mut [u8], mut value: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        options: Options,
+    }
 
     #[test]
     fn a_stamped_frame_has_its_opaque_key_and_queue() {
-        let mut request = Request::new("T", 16, 3).unwrap();
+        let mut request =
+            Request::new(&Arguments::parse_from(["bench", "--topic", "T", "--size", "16"]).options, 3).unwrap();
         let mut out = Vec::new();
         request.append_to(&mut out, 41, 2);
         let first = out.len();

@@ -46,6 +46,9 @@ pub struct Options {
     /// Bytes of a body.
     #[arg(long, default_value_t = 1024)]
     pub size: usize,
+    /// Messages carry no unique key, which stock clients always give: a broker that indexes keys is spared that.
+    #[arg(long)]
+    pub without_keys: bool,
     /// Seconds of the measurement.
     #[arg(long, default_value_t = 10)]
     pub seconds: u64,

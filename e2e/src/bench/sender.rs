@@ -129,7 +129,7 @@ impl Lane {
         let window = options.in_flight as usize;
         Ok(Self {
             stream,
-            request: Request::new(&options.topic, options.size, connection)?,
+            request: Request::new(options, connection)?,
             queues: options.queues.clamp(1, 10) as u32,
             window: vec![None; window],
             free: (0..window).collect(),
