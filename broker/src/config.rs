@@ -187,6 +187,15 @@ impl Keys {
                 .join("store"),
         };
         let mut store = gantry_store::Config::new(root);
+        store.commit_log_directory = self.optional("storePathCommitLog")?;
+        let paths = [Some(&store.root), store.commit_log_directory.as_ref()];
+        if let Some(path) = paths.into_iter().flatten().find(|path| path.to_string_lossy().contains(',')) {
+            bail!(
+                "{}: one directory holds the log here, not several with `,` between them: move all segments into one, \
+                 and name that in storePathCommitLog",
+                path.display()
+            );
+        }
         let interval_ms = self.or("flushIntervalCommitLog", 500)?;
         store.flush =
             if flush == "SYNC_FLUSH" { gantry_store::Flush::Sync } else { gantry_store::Flush::Async { interval_ms } };
@@ -264,6 +273,15 @@ mod tests {
             assert!(said.contains("needs an elector"), "{said}");
         }
         assert!(parse("brokerRole=SLAVE\ngantryElectors=127.0.0.1:1").is_ok());
+    }
+
+    #[test]
+    fn the_log_can_lie_elsewhere_but_not_in_several_places() {
+        let config = parse("storePathRootDir=/data\nstorePathCommitLog=/log\n").unwrap();
+        assert_eq!(config.store.log_directory(), Path::new("/log"));
+        assert_eq!(parse("storePathRootDir=/data\n").unwrap().store.log_directory(), Path::new("/data/commitlog"));
+        let said = format!("{:#}", parse("storePathCommitLog=/log1,/log2\n").unwrap_err());
+        assert!(said.contains("/log1,/log2: one directory"), "{said}");
     }
 
     #[test]

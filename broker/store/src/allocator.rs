@@ -7,17 +7,19 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::NoSpace;
-use crate::commit_log::{DIRECTORY, segment_path};
+use crate::commit_log::segment_path;
 use crate::fs::{Fs, OpenMode};
 use crate::segment::Segment;
+use crate::{Config, NoSpace};
 
-/// A segment is allocated under this name in the root, and renamed: what is in the log's directory is whole.
+/// A segment is allocated under this name in [`Config::unfinished_directory`], and renamed.
 pub(crate) const UNFINISHED: &str = "commitlog.next";
 
 pub(crate) struct Allocator {
     fs: Arc<dyn Fs>,
-    root: PathBuf,
+    /// The log's.
+    directory: PathBuf,
+    unfinished: PathBuf,
     segment_bytes: u64,
     state: Mutex<State>,
     changed: Condvar,
@@ -43,8 +45,15 @@ pub(crate) enum Error {
 }
 
 impl Allocator {
-    pub(crate) fn new(fs: Arc<dyn Fs>, root: PathBuf, segment_bytes: u64) -> Self {
-        Self { fs, root, segment_bytes, state: Mutex::default(), changed: Condvar::new() }
+    pub(crate) fn new(fs: Arc<dyn Fs>, config: &Config) -> Self {
+        Self {
+            fs,
+            directory: config.log_directory(),
+            unfinished: config.unfinished_directory().join(UNFINISHED),
+            segment_bytes: config.segment_bytes,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }
     }
 
     /// Asks for the segment at `base` to be made ready.
@@ -72,8 +81,7 @@ impl Allocator {
         let Some(segment) = self.idle_state().ready.take() else { return Ok(()) };
         let removed = self.fs.remove_file(&segment.path);
         removed.map_err(|error| Error::Io("unlink", segment.path.clone(), error))?;
-        let directory = self.root.join(DIRECTORY);
-        self.fs.sync_dir(&directory).map_err(|error| Error::Io("fsync", directory, error))
+        self.fs.sync_dir(&self.directory).map_err(|error| Error::Io("fsync", self.directory.clone(), error))
     }
 
     /// Ends the thread.
@@ -120,9 +128,8 @@ impl Allocator {
     }
 
     fn allocate(&self, base: u64) -> Result<Arc<Segment>, Error> {
-        let path = segment_path(&self.root, base);
-        let unfinished = self.root.join(UNFINISHED);
-        let result = allocate_file(&*self.fs, &unfinished, &path, self.segment_bytes, |_| Ok(()));
+        let path = segment_path(&self.directory, base);
+        let result = allocate_file(&*self.fs, &self.unfinished, &path, self.segment_bytes, |_| Ok(()));
         let file = result.map_err(|(operation, error)| self.explain(operation, &path, error))?;
         Ok(Arc::new(Segment::new(base, self.segment_bytes, path, file)))
     }
@@ -134,7 +141,7 @@ impl Allocator {
         Error::NoSpace(Arc::new(NoSpace {
             path: path.to_owned(),
             wanted_bytes: self.segment_bytes,
-            space: self.fs.space(&self.root).ok(),
+            space: self.fs.space(&self.directory).ok(),
             source: error,
         }))
     }

@@ -21,12 +21,12 @@ pub(crate) fn file_name(base: u64) -> String {
     format!("{base:020}")
 }
 
-/// A segment's path.
-pub(crate) fn segment_path(root: &Path, base: u64) -> PathBuf {
-    root.join(DIRECTORY).join(file_name(base))
+/// A segment's path in the log's `directory`.
+pub(crate) fn segment_path(directory: &Path, base: u64) -> PathBuf {
+    directory.join(file_name(base))
 }
 
-/// Where segments are, under the store's root.
+/// Where segments are, under the store's root, unless told otherwise.
 pub(crate) const DIRECTORY: &str = "commitlog";
 
 impl CommitLog {

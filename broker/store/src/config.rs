@@ -5,11 +5,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::commit_log;
+
 /// How a store is opened. [`Config::new`] fills in RocketMQ's defaults.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `storePathRootDir`: made if missing.
     pub root: PathBuf,
+    /// `storePathCommitLog`: where the segments are, made if missing; `None`: `commitlog` under the root.
+    pub commit_log_directory: Option<PathBuf>,
     /// `mappedFileSizeCommitLog`: bytes of a segment; must agree with what is on disk and with the other replicas.
     pub segment_bytes: u64,
     /// Units of 20 bytes in a consume queue file (`mappedFileSizeConsumeQueue` / 20).
@@ -54,6 +58,7 @@ impl Config {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
+            commit_log_directory: None,
             segment_bytes: 1 << 30,
             queue_file_units: 300_000,
             flush: Flush::Async { interval_ms: 500 },
@@ -64,6 +69,17 @@ impl Config {
             delay_levels_ms: DELAY_LEVELS_S.iter().map(|seconds| seconds * 1000).collect(),
             clock: Clock::system(),
         }
+    }
+
+    /// Where the segments are.
+    pub fn log_directory(&self) -> PathBuf {
+        self.commit_log_directory.clone().unwrap_or_else(|| self.root.join(commit_log::DIRECTORY))
+    }
+
+    /// Where a segment is made before it takes its place, on the same volume: so that the log's own directory holds whole
+    /// segments only, where that can be.
+    pub(crate) fn unfinished_directory(&self) -> PathBuf {
+        self.commit_log_directory.clone().unwrap_or_else(|| self.root.clone())
     }
 }
 

@@ -12,7 +12,7 @@
 //! | `checkpoint` | RocketMQ's 40 bytes, and ours behind byte 64 (module `checkpoint`) |
 //! | `abort` | there while the store is open: found at start, the last stop was unclean |
 //! | `lock` | held while the store is open |
-//! | `commitlog.next`, `commitlog.cut` | a segment being allocated or replaced; removed at start |
+//! | `commitlog.next`, `commitlog.cut` | a segment being allocated or replaced; removed at start. Beside the segments where `storePathCommitLog` names another place |
 
 mod allocator;
 mod appender;

@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use crate::allocator;
 use crate::checkpoint::{self, Checkpoint};
-use crate::commit_log::{DIRECTORY, segment_path};
+use crate::commit_log::segment_path;
 use crate::fs::{Fs, OpenMode};
 use crate::queue_offsets::QueueOffsets;
 use crate::queues::files::QueueFiles;
@@ -56,9 +56,10 @@ pub(crate) fn run(fs: &Arc<dyn Fs>, config: &Config) -> Result<Recovered, OpenEr
     let root = config.root.as_path();
     let clean_stop = !exists(&**fs, root, ABORT_FILE)?;
     mark_running(&**fs, root)?;
+    let unfinished_directory = config.unfinished_directory();
     for unfinished in [allocator::UNFINISHED, CUT_FILE] {
-        if exists(&**fs, root, unfinished)? {
-            let path = root.join(unfinished);
+        if exists(&**fs, &unfinished_directory, unfinished)? {
+            let path = unfinished_directory.join(unfinished);
             fs.remove_file(&path).map_err(io_error("unlink", &path))?;
         }
     }
@@ -66,7 +67,7 @@ pub(crate) fn run(fs: &Arc<dyn Fs>, config: &Config) -> Result<Recovered, OpenEr
     let mut segments = open_segments(&**fs, config)?;
     if let Some(cut) = known.and_then(|known| known.cut) {
         tracing::info!(cut, "finishing a truncation that a crash interrupted");
-        clear_behind(&**fs, root, &mut segments, cut)?;
+        clear_behind(&**fs, &config.log_directory(), &mut segments, cut)?;
     }
     Opening { fs, config, known, clean_stop: clean_stop && known.is_some_and(|known| known.clean) }.run(segments)
 }
@@ -98,7 +99,7 @@ impl Opening<'_> {
         if !self.clean_stop {
             rewrite(&segments, flushed.max(oldest).min(end), end)?;
         }
-        clear_behind(&**self.fs, root, &mut segments, end)?;
+        clear_behind(&**self.fs, &self.config.log_directory(), &mut segments, end)?;
         for segment in segments.iter().filter(|segment| segment.base < end && segment.end() > flushed) {
             segment.file.sync_data().map_err(io_error("fdatasync", &segment.path))?;
         }
@@ -161,7 +162,8 @@ impl Opening<'_> {
         let at = PhysicalOffset(end);
         let segment = segments.iter().find(|segment| segment.end() > end);
         OpenError::Damaged {
-            path: segment.map_or_else(|| segment_path(&self.config.root, end), |segment| segment.path.clone()),
+            path: segment
+                .map_or_else(|| segment_path(&self.config.log_directory(), end), |segment| segment.path.clone()),
             damage: stopped.unwrap_or(Damage { at, reason: crate::record::Reason::Zeros }),
             flushed: PhysicalOffset(flushed),
         }
@@ -205,13 +207,12 @@ fn rewrite(segments: &[Arc<Segment>], from: u64, to: u64) -> Result<(), OpenErro
 
 /// Takes away, durably, what lies behind `end`: segments that begin there or later (but the first one, which says where
 /// the log begins, is only emptied), and what the segment that holds `end` has behind it.
-fn clear_behind(fs: &dyn Fs, root: &Path, segments: &mut Vec<Arc<Segment>>, end: u64) -> Result<(), OpenError> {
+fn clear_behind(fs: &dyn Fs, directory: &Path, segments: &mut Vec<Arc<Segment>>, end: u64) -> Result<(), OpenError> {
     let keep = segments.partition_point(|segment| segment.base < end).max(1).min(segments.len());
     for segment in segments.drain(keep..) {
         fs.remove_file(&segment.path).map_err(io_error("unlink", &segment.path))?;
     }
-    let directory = root.join(DIRECTORY);
-    fs.sync_dir(&directory).map_err(io_error("fsync", &directory))?;
+    fs.sync_dir(directory).map_err(io_error("fsync", directory))?;
     if let Some(last) = segments.last().filter(|last| last.end() > end) {
         let from = end.max(last.base);
         let stale = last.file.next_data(from - last.base).map_err(io_error("seek", &last.path))?;
@@ -225,7 +226,7 @@ fn clear_behind(fs: &dyn Fs, root: &Path, segments: &mut Vec<Arc<Segment>>, end:
 
 /// The segments in the log's directory: whole, aligned, without gaps.
 fn open_segments(fs: &dyn Fs, config: &Config) -> Result<Vec<Arc<Segment>>, OpenError> {
-    let directory = config.root.join(DIRECTORY);
+    let directory = config.log_directory();
     let entries = fs.list(&directory).map_err(io_error("listing", &directory))?;
     let mut segments: Vec<Arc<Segment>> = Vec::with_capacity(entries.len());
     let last = entries.last().map(|entry| entry.name.clone());

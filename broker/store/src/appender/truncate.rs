@@ -18,7 +18,6 @@ use super::{Appender, Stop, next_segment, writable};
 use crate::allocator::allocate_file;
 use crate::checkpoint::Checkpoint;
 use crate::checkpointer;
-use crate::commit_log::DIRECTORY;
 use crate::fs::OpenMode;
 use crate::record;
 use crate::recovery::CUT_FILE;
@@ -152,7 +151,7 @@ impl Appender {
             let removed = shared.fs.remove_file(&segment.path);
             removed.map_err(|error| Stop::Failed(shared.fail("unlink", segment.path.clone(), error)))?;
         }
-        let directory = shared.root().join(DIRECTORY);
+        let directory = shared.config.log_directory();
         let synced = shared.fs.sync_dir(&directory);
         synced.map_err(|error| Stop::Failed(shared.fail("fsync", directory, error)))?;
         shared.queues.clear().map_err(|(path, error)| Stop::Failed(shared.fail("removal", path, error)))?;
@@ -225,7 +224,7 @@ fn cut_segments(shared: &Shared, to: u64, written: u64) -> Result<(), Arc<StoreF
     for segment in shared.log.split_off(to.max(first_kept)) {
         shared.fs.remove_file(&segment.path).map_err(|error| shared.fail("unlink", segment.path.clone(), error))?;
     }
-    let directory = shared.root().join(DIRECTORY);
+    let directory = shared.config.log_directory();
     shared.fs.sync_dir(&directory).map_err(|error| shared.fail("fsync", directory.clone(), error))?;
     let Some(segment) = shared.log.segment(to) else { return Ok(()) };
 
@@ -245,7 +244,7 @@ fn cut_segments(shared: &Shared, to: u64, written: u64) -> Result<(), Arc<StoreF
 
 /// Puts a copy that ends at `to` in the segment's place: somebody still reads the old file's bytes.
 fn replace_segment(shared: &Shared, segment: &Arc<Segment>, to: u64) -> Result<(), Arc<StoreFailure>> {
-    let unfinished = shared.root().join(CUT_FILE);
+    let unfinished = shared.config.unfinished_directory().join(CUT_FILE);
     let made = allocate_file(&*shared.fs, &unfinished, &segment.path, segment.len, |file| {
         copy_bytes(segment, segment.base, to, |at, bytes| file.write_all_at(bytes, at - segment.base))
     });

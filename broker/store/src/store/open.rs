@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::{Handle, Store};
 use crate::allocator::Allocator;
 use crate::checkpoint::Checkpoint;
-use crate::commit_log::{self, CommitLog};
+use crate::commit_log::CommitLog;
 use crate::fs::{Fs, RealFs};
 use crate::marks::Marks;
 use crate::record::MAX_TOPIC_BYTES;
@@ -39,7 +39,7 @@ pub fn open(config: Config, events: Arc<dyn Events>) -> Result<(Store, Appender)
 /// [`open`] on any file system.
 pub fn open_on(fs: Arc<dyn Fs>, config: Config, events: Arc<dyn Events>) -> Result<(Store, Appender), OpenError> {
     check(&config)?;
-    make_directories(&*fs, &config.root)?;
+    make_directories(&*fs, &config)?;
     let lock_path = config.root.join(LOCK_FILE);
     let lock = fs.lock(&lock_path).map_err(io_error("locking", &lock_path))?;
     let lock = lock.ok_or(OpenError::Locked { path: lock_path })?;
@@ -94,13 +94,15 @@ fn check(config: &Config) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn make_directories(fs: &dyn Fs, root: &Path) -> Result<(), OpenError> {
-    for directory in [commit_log::DIRECTORY, queues::DIRECTORY] {
-        let path = root.join(directory);
-        fs.create_dir_all(&path).map_err(io_error("making", &path))?;
+fn make_directories(fs: &dyn Fs, config: &Config) -> Result<(), OpenError> {
+    let (root, log) = (config.root.as_path(), config.log_directory());
+    for path in [&log, &root.join(queues::DIRECTORY)] {
+        fs.create_dir_all(path).map_err(io_error("making", path))?;
     }
-    // The root's own entry, too: it may be new.
-    for path in [Some(root), root.parent()].into_iter().flatten().filter(|path| !path.as_os_str().is_empty()) {
+    // The root's own entry, too: it may be new. And that of a log that lies elsewhere.
+    for path in
+        [Some(root), root.parent(), log.parent()].into_iter().flatten().filter(|path| !path.as_os_str().is_empty())
+    {
         fs.sync_dir(path).map_err(io_error("fsync", path))?;
     }
     Ok(())
@@ -121,7 +123,7 @@ fn assemble(
         written: recovered.checkpoint,
     };
     let shared = Arc::new(Shared {
-        allocator: Allocator::new(Arc::clone(&fs), config.root.clone(), config.segment_bytes),
+        allocator: Allocator::new(Arc::clone(&fs), &config),
         config,
         fs,
         events,

@@ -270,3 +270,27 @@ fn a_closed_store_takes_nothing_more() {
     assert_eq!(again.put("T", 0, b"y").first_queue_offset.0, 1);
     again.close();
 }
+
+#[test]
+fn the_log_can_lie_on_another_path_than_the_rest() {
+    let (root, log) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let elsewhere = || Config { commit_log_directory: Some(log.path().join("log")), ..config(root.path()) };
+    let mut opened = try_open(elsewhere()).unwrap();
+    for number in 0..100_u8 {
+        opened.put("T", 0, &vec![number; 600]);
+    }
+    let to = opened.put("T", 0, b"last").physical;
+    opened.put("T", 0, b"cut");
+    opened.appender.truncate(to, None).unwrap();
+    opened.kill();
+    assert!(!root.path().join("commitlog").exists());
+    assert!(log.path().join("log/00000000000000016384").exists());
+    // A segment that was being made when the process ended.
+    std::fs::write(log.path().join("log/commitlog.next"), b"unfinished").unwrap();
+
+    let opened = try_open(elsewhere()).unwrap();
+    assert_eq!(opened.store.watermarks().written, to);
+    opened.confirm_all();
+    assert_eq!(opened.consume("T", 0).len(), 100);
+    opened.close();
+}
