@@ -1,6 +1,7 @@
 //! This machine: child processes, ports, and files below one directory.
 
 mod board;
+mod child_log;
 pub mod control;
 pub mod forwarder;
 pub mod installation;

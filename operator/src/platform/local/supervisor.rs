@@ -4,10 +4,11 @@
 //! and a child started with `--exit-with-stdin` ends too. Each child leads a process group of its own, so that a Ctrl-C in the
 //! terminal reaches this process alone, which stops the children in their order.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Seek as _, Write as _};
+use std::convert::Infallible;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +18,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout};
 use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::child_log::{self, MAX_LOG_BYTES};
 use crate::plan::Command;
 
 /// How restarts are spaced.
@@ -55,20 +58,17 @@ pub struct ChildPlan {
     pub name: String,
     /// What to run.
     pub command: Command,
-    /// Where its output goes, appended. Moved to `<log>.1` before a start when it is larger than [`MAX_LOG_BYTES`].
+    /// Where its output goes, appended; bounded, see [`child_log`].
     pub log: PathBuf,
     /// Whether the first line of its standard output is told as [`ChildEvent::Announced`].
     pub announces: bool,
 }
 
-/// A log larger than this is moved aside when its child starts.
-pub const MAX_LOG_BYTES: u64 = 64 << 20;
+/// How often a running child's log is looked at.
+const LOG_CHECK: Duration = Duration::from_secs(10);
 
 /// Longest line that is taken as an announcement.
 const MAX_ANNOUNCEMENT_BYTES: u64 = 4096;
-
-/// How much of a log's end is looked at for its last line.
-const LOG_TAIL_BYTES: u64 = 4096;
 
 /// What happens to a child. A child's events come in order, and its end is told before it is started again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,6 +165,7 @@ impl Keeper {
                     self.tell_start(&mut child);
                     tokio::select! {
                         ended = child.wait() => self.describe(&ended),
+                        never = self.bound_log() => match never {},
                         asked = &mut stopping => {
                             drop(lifeline);
                             let stopped = end(child, asked.as_ref().map_or(Duration::ZERO, |(patience, _)| *patience)).await;
@@ -185,7 +186,7 @@ impl Keeper {
     }
 
     fn spawn(&self) -> io::Result<Child> {
-        let log = open_log(&self.plan.log)
+        let log = child_log::open(&self.plan.log)
             .map_err(|error| io::Error::new(error.kind(), format!("its log {}: {error}", self.plan.log.display())))?;
         let command = self.command.lock().clone();
         let stdout = if self.plan.announces { Stdio::piped() } else { log.try_clone()?.into() };
@@ -198,6 +199,18 @@ impl Keeper {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", command.program.display())))
+    }
+
+    /// For as long as the child runs.
+    async fn bound_log(&self) -> Infallible {
+        loop {
+            sleep(LOG_CHECK).await;
+            let log = self.plan.log.clone();
+            let bounded = spawn_blocking(move || child_log::bound(&log, MAX_LOG_BYTES)).await;
+            if let Err(error) = bounded.map_err(io::Error::other).flatten() {
+                tracing::warn!(log = %self.plan.log.display(), %error, "a child's log can't be kept small");
+            }
+        }
     }
 
     fn tell_start(&self, child: &mut Child) {
@@ -215,7 +228,7 @@ impl Keeper {
             Ok(status) => status.to_string(),
             Err(error) => format!("can't be waited for: {error}"),
         };
-        match last_line(&self.plan.log) {
+        match child_log::last_line(&self.plan.log) {
             Some(line) => format!("{how}; last in {}: {line}", self.plan.log.display()),
             None => how,
         }
@@ -267,30 +280,6 @@ async fn announce(name: String, stdout: ChildStdout, log: PathBuf, tell: Tell) {
         // An error reading a pipe is its end.
         reader.read_buf(&mut buffer).await.ok();
     }
-}
-
-fn open_log(path: &Path) -> io::Result<File> {
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory)?;
-    }
-    if std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > MAX_LOG_BYTES) {
-        let mut aside = path.as_os_str().to_owned();
-        aside.push(".1");
-        std::fs::rename(path, aside)?;
-    }
-    OpenOptions::new().append(true).create(true).open(path)
-}
-
-/// The last line of a log that isn't blank, if it can be read.
-fn last_line(path: &Path) -> Option<String> {
-    let mut file = File::open(path).ok()?;
-    let end = file.metadata().ok()?.len();
-    file.seek(io::SeekFrom::Start(end.saturating_sub(LOG_TAIL_BYTES))).ok()?;
-    let mut tail = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(file, LOG_TAIL_BYTES), &mut tail).ok()?;
-    let text = String::from_utf8_lossy(&tail);
-    let line = text.lines().map(str::trim).rfind(|line| !line.is_empty())?;
-    Some(line.chars().take(300).collect())
 }
 
 #[cfg(test)]
@@ -472,15 +461,5 @@ mod tests {
         .await
         .unwrap();
         rig.child.stop(Duration::from_secs(20)).await;
-    }
-
-    #[tokio::test]
-    async fn a_log_that_has_grown_too_large_is_moved_aside() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = dir.path().join("child.log");
-        File::create(&log).unwrap().set_len(MAX_LOG_BYTES + 1).unwrap();
-        drop(open_log(&log).unwrap());
-        assert_eq!(std::fs::metadata(&log).unwrap().len(), 0);
-        assert_eq!(std::fs::metadata(dir.path().join("child.log.1")).unwrap().len(), MAX_LOG_BYTES + 1);
     }
 }
