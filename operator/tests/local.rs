@@ -3,12 +3,15 @@
 
 mod fake_gantry;
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -24,7 +27,9 @@ const MANIFEST: &str = include_str!("../../charts/gantry/examples/broker-group.y
 struct Up {
     dir: TempDir,
     child: Child,
-    stdout: BufReader<ChildStdout>,
+    lines: Receiver<String>,
+    /// All processes that it was seen to have.
+    children: Mutex<BTreeSet<i32>>,
 }
 
 /// The process that `fake_gantry` is started as. Not a test by itself.
@@ -56,8 +61,20 @@ fn up_in(dir: TempDir, manifest: &str) -> Up {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let stdout = BufReader::new(child.stdout.take().unwrap());
-    Up { dir, child, stdout }
+    let lines = lines_of(child.stdout.take().unwrap());
+    Up { dir, child, lines, children: Mutex::default() }
+}
+
+/// Read by a thread of their own, so that whoever waits for one can give up.
+fn lines_of(stdout: ChildStdout) -> Receiver<String> {
+    let (give, take) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines() {
+            // Nobody to read it: the test is over.
+            let Ok(()) = give.send(line.unwrap()) else { return };
+        }
+    });
+    take
 }
 
 impl Up {
@@ -65,13 +82,13 @@ impl Up {
     fn wait_for(&mut self, words: &str) -> String {
         let mut seen = String::new();
         loop {
-            let mut line = String::new();
-            self.stdout.read_line(&mut line).unwrap();
-            assert!(!line.is_empty(), "it ended before a line with {words:?}; its lines:\n{seen}");
+            let line = self.lines.recv_timeout(PATIENCE);
+            let line = line.unwrap_or_else(|why| panic!("{why} before a line with {words:?}; its lines:\n{seen}"));
             if line.contains(words) {
                 return line;
             }
             seen.push_str(&line);
+            seen.push('\n');
         }
     }
 
@@ -83,18 +100,13 @@ impl Up {
     fn group(&self) -> Value {
         let output = self.local(&["status", "--json"]);
         assert!(output.status.success(), "{output:?}");
-        serde_json::from_slice::<Value>(&output.stdout).unwrap()["groups"][0].take()
+        let group = serde_json::from_slice::<Value>(&output.stdout).unwrap()["groups"][0].take();
+        self.children.lock().extend(pids_of(&group));
+        group
     }
 
     fn pids(&self) -> Vec<i32> {
-        let group = self.group();
-        group["replicas"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter_map(|replica| replica["pid"].as_i64())
-            .map(|pid| pid as i32)
-            .collect()
+        pids_of(&self.group())
     }
 
     fn until(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
@@ -126,7 +138,13 @@ impl Up {
     /// Its exit code and whatever else it said.
     fn wait(mut self) -> (Option<i32>, String, TempDir) {
         let mut rest = String::new();
-        self.stdout.read_to_string(&mut rest).unwrap();
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => rest = rest + &line + "\n",
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("it doesn't end; so far:\n{rest}"),
+            }
+        }
         let code = self.child.wait().unwrap().code();
         let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
         (code, rest, dir)
@@ -135,10 +153,17 @@ impl Up {
 
 impl Drop for Up {
     fn drop(&mut self) {
-        // Its children end with it.
         self.child.kill().ok();
         self.child.wait().ok();
+        // Its children end with it. Their directory goes next, and a process that still writes there would be in its way.
+        let children: Vec<_> = self.children.lock().iter().copied().collect();
+        wait_until_gone(&children);
     }
+}
+
+fn pids_of(group: &Value) -> Vec<i32> {
+    let replicas = group["replicas"].as_array().unwrap();
+    replicas.iter().filter_map(|replica| replica["pid"].as_i64()).map(|pid| pid as i32).collect()
 }
 
 fn kill(pid: i32) {
@@ -296,6 +321,18 @@ fn what_cannot_be_run_is_one_line_and_leaves_nothing_behind() {
         assert!(line.starts_with("gantry-operator: ") && line.contains(said), "{args:?}: {line}");
         assert!(!state.join("control.sock").exists());
     }
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = write_manifest(dir.path(), MANIFEST);
+    let gantry = fake_gantry::install(dir.path());
+    // Not one that may not be written: the tests may run as root.
+    let state = file.join("state");
+    let args = [Path::new("local"), Path::new("up"), &file, Path::new("--gantry"), &gantry, Path::new("--dir"), &state];
+    let line = failure(&Command::new(OPERATOR).args(args).output().unwrap());
+    assert!(line.contains(&format!("can't make state directory {}", state.display())), "{line}");
 }
 
 #[test]
