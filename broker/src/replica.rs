@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use gantry_replication::epochs::EpochTable;
+use gantry_replication::memory::{Integrity, Memory};
 use gantry_replication::{Epoch, Member, StoreId};
 use gantry_store::atomic_file;
 use serde::{Deserialize, Serialize};
@@ -32,9 +33,12 @@ const FLUSHED: &str = "flushed";
 pub struct ReplicaState {
     path: PathBuf,
     member: Member,
-    contents: Contents,
+    memory: Memory,
+    integrity: Integrity,
+    /// The present boot's.
     boot_id: String,
-    intact: bool,
+    /// What the file says of boots.
+    settled_in: String,
 }
 
 impl ReplicaState {
@@ -65,7 +69,15 @@ impl ReplicaState {
         };
         let id = u64::from_str_radix(&contents.store_id, 16)
             .with_context(|| format!("{}: storeId `{}` is not hexadecimal", path.display(), contents.store_id))?;
-        let state = Self { path, member: Member::new(name, StoreId(id)), contents, boot_id, intact };
+        let Contents { promised, epochs, boot_id: settled_in, .. } = contents;
+        let state = Self {
+            path,
+            member: Member::new(name, StoreId(id)),
+            memory: Memory { promised, epochs },
+            integrity: Integrity::restored(intact),
+            boot_id,
+            settled_in,
+        };
         state.store()?;
         Ok(state)
     }
@@ -77,48 +89,56 @@ impl ReplicaState {
 
     /// False after the machine's crash without SYNC_FLUSH: the log may lack what this replica acknowledged.
     pub fn is_intact(&self) -> bool {
-        self.intact
+        self.integrity.is_intact()
+    }
+
+    /// The same, and what is missing for it.
+    pub fn integrity(&self) -> Integrity {
+        self.integrity
+    }
+
+    /// Promise and epochs, which change together.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// The highest epoch accepted.
     pub fn promised(&self) -> Epoch {
-        self.contents.promised
+        self.memory.promised
     }
 
     /// The log's epochs.
     pub fn epochs(&self) -> &EpochTable {
-        &self.contents.epochs
+        &self.memory.epochs
     }
 
-    /// Changes promise and epochs together, on disk first: when this returns an error nothing has changed in memory.
-    pub fn change(&mut self, promised: Epoch, epochs: EpochTable) -> Result<()> {
-        assert!(
-            promised >= self.contents.promised,
-            "a promise never goes back: {promised} after {}",
-            self.contents.promised
-        );
-        let changed = Self { contents: Contents { promised, epochs, ..self.contents.clone() }, ..self.clone() };
+    /// Changes what is remembered, on disk first: when this returns an error nothing has changed in memory.
+    pub fn change(&mut self, memory: Memory, integrity: Integrity) -> Result<()> {
+        let (promised, before) = (memory.promised, self.memory.promised);
+        assert!(promised >= before, "a promise never goes back: {promised} after {before}");
+        let settled_in = if integrity.is_intact() { &self.boot_id } else { &self.settled_in }.clone();
+        let changed = Self { memory, integrity, settled_in, ..self.clone() };
         changed.store()?;
         *self = changed;
         Ok(())
     }
 
-    /// From the next change on the log counts as holding all it should: it follows its master's, or is the master's.
-    pub fn settle(&mut self) {
-        self.intact = true;
-        self.contents.boot_id.clone_from(&self.boot_id);
-    }
-
     /// The store was closed: everything is on disk, and a restart of the machine takes nothing away.
     pub fn closed(&mut self) -> Result<()> {
-        if self.intact {
-            FLUSHED.clone_into(&mut self.contents.boot_id);
+        if self.is_intact() {
+            FLUSHED.clone_into(&mut self.settled_in);
         }
         self.store()
     }
 
     fn store(&self) -> Result<()> {
-        let bytes = serde_json::to_vec_pretty(&self.contents)?;
+        let contents = Contents {
+            store_id: self.member.store_id.to_string(),
+            promised: self.memory.promised,
+            epochs: self.memory.epochs.clone(),
+            boot_id: self.settled_in.clone(),
+        };
+        let bytes = serde_json::to_vec_pretty(&contents)?;
         atomic_file::replace(&self.path, &bytes).with_context(|| format!("can't write {}", self.path.display()))
     }
 }
@@ -138,7 +158,8 @@ mod tests {
         let mut state = ReplicaState::open(dir.path(), "r0", false).unwrap();
         let mut epochs = EpochTable::default();
         epochs.open(Epoch(4), 0).unwrap();
-        state.change(Epoch(4), epochs.clone()).unwrap();
+        let memory = Memory { promised: Epoch(4), epochs: epochs.clone() };
+        state.change(memory, Integrity::Intact).unwrap();
         let again = ReplicaState::open(dir.path(), "r0", false).unwrap();
         assert_eq!((again.member(), again.promised(), again.epochs()), (state.member(), Epoch(4), &epochs));
         assert!(again.is_intact(), "the machine hasn't been restarted");
@@ -157,8 +178,10 @@ mod tests {
             assert!(!ReplicaState::open(dir.path(), "r0", false).unwrap().is_intact());
         }
         let mut state = ReplicaState::open(dir.path(), "r0", false).unwrap();
-        state.settle();
-        state.change(Epoch(1), EpochTable::default()).unwrap();
+        let memory = Memory { promised: Epoch(1), ..Memory::default() };
+        state.change(memory.clone(), Integrity::Lacking.aligned(5, 9)).unwrap();
+        assert!(!ReplicaState::open(dir.path(), "r0", false).unwrap().is_intact(), "it follows, and is not there yet");
+        state.change(memory, state.integrity().grew(9)).unwrap();
         assert!(ReplicaState::open(dir.path(), "r0", false).unwrap().is_intact());
         std::fs::write(&path, &text).unwrap();
         assert!(ReplicaState::open(dir.path(), "r0", true).unwrap().is_intact());

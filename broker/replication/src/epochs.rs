@@ -22,7 +22,7 @@ pub struct EpochStart {
 pub struct EpochTable(Vec<EpochStart>);
 
 /// A table whose lines are out of order.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "epoch table out of order: epoch {epoch} from offset {start} can't follow epoch {last_epoch} from offset {last_start}"
 )]

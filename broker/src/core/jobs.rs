@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use gantry_replication::{Epoch, GroupRecord, Member, epochs::EpochTable};
+use gantry_replication::handshake::Welcome;
+use gantry_replication::{Epoch, GroupRecord, Member};
 use gantry_store::Append;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
@@ -53,14 +54,8 @@ pub struct Raw {
 
 /// What a slave does to its log before it follows.
 pub struct Align {
-    /// The epoch of the session.
-    pub session: Epoch,
-    /// Keep everything below.
-    pub cut: u64,
-    /// Nothing is shared: begin anew at `cut`.
-    pub anew: bool,
-    /// The master's epochs.
-    pub epochs: EpochTable,
+    /// The master's word.
+    pub welcome: Welcome,
     /// Told the log's end afterwards.
     pub done: Answer<u64>,
 }

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, bail};
 use gantry_replication::master::{LogEnds, Master};
-use gantry_replication::promise::Promise;
+use gantry_replication::memory::Integrity;
 use gantry_replication::{Epoch, GroupRecord};
 use gantry_store::PhysicalOffset;
 use tracing::{info, warn};
@@ -25,23 +25,10 @@ impl Writer {
         {
             return Ok(());
         }
-        if let Some(flaw) = record.flaw() {
-            bail!("{record:?} is no record: {flaw}");
-        }
-        if record.master != *self.replica.member() {
-            bail!("the record names {} master; this is {}", record.master, self.replica.member());
-        }
-        let promise = Promise::restored(self.replica.promised());
-        if !promise.check(record.epoch)? {
-            bail!("epoch {} was promised before: an epoch is opened once, by one life of one master", record.epoch);
-        }
         let marks = self.core.store.watermarks();
-        let mut epochs = self.replica.epochs().clone();
-        // A log from before there were epochs is, whole, of the first one.
-        let start = if epochs.last().is_none() { self.core.store.min_offset().0 } else { marks.written.0 };
-        epochs.open(record.epoch, start)?;
-        self.replica.settle();
-        self.replica.change(record.epoch, epochs)?;
+        let oldest = self.core.store.min_offset().0;
+        let memory = self.replica.memory().opening(self.replica.member(), record, oldest, marks.written.0)?;
+        self.replica.change(memory, Integrity::Intact)?;
         let now = self.core.clock.now_ms();
         let ends = LogEnds { written: marks.written.0, flushed: marks.flushed.0, confirmed: marks.confirmed.0 };
         let config = self.core.master_config.clone();
@@ -55,9 +42,8 @@ impl Writer {
     }
 
     pub(super) fn become_slave(&mut self, record: &GroupRecord, ha_address: Option<&str>) -> Result<()> {
-        if Promise::restored(self.replica.promised()).check(record.epoch)? {
-            let epochs = self.replica.epochs().clone();
-            self.replica.change(record.epoch, epochs)?;
+        if let Some(memory) = self.replica.memory().promising(record.epoch)? {
+            self.replica.change(memory, self.replica.integrity())?;
         }
         let heard_at = match &self.core.state.lock().role {
             Role::Master(role) if role.master.epoch() == record.epoch => {
@@ -79,46 +65,45 @@ impl Writer {
 
     /// Makes this log a prefix of the master's. What is cut is kept in `divergent/`.
     pub(super) fn align(&mut self, align: &Align) -> Result<u64> {
-        self.check_session(align.session)?;
+        let welcome = &align.welcome;
+        self.check_session(welcome.epoch)?;
         let store = &self.core.store;
         let oldest = store.min_offset();
-        let cut = if align.anew { oldest } else { PhysicalOffset(align.cut) };
+        let cut = if welcome.anew { oldest } else { PhysicalOffset(welcome.cut) };
         let keep = store.root().join(DIVERGENT);
         let truncated = self.appender.truncate(cut, Some(&keep)).context("can't cut the divergent tail")?;
         if truncated.bytes > 0 {
             let kept = truncated.kept.as_deref().map(|path| path.display().to_string());
-            warn!(epoch = %align.session, cut = cut.0, bytes = truncated.bytes, kept, "cut a divergent tail");
+            warn!(epoch = %welcome.epoch, cut = cut.0, bytes = truncated.bytes, kept, "cut a divergent tail");
         }
-        if align.anew && align.cut != oldest.0 {
-            self.appender.start_at(PhysicalOffset(align.cut)).context("can't begin where the master's log begins")?;
+        if welcome.anew && welcome.cut != oldest.0 {
+            self.appender.start_at(PhysicalOffset(welcome.cut)).context("can't begin where the master's log begins")?;
         }
         let end = store.watermarks().written.0;
-        let mut epochs = self.replica.epochs().clone();
-        epochs.cut(end);
-        for entry in align.epochs.entries().iter().filter(|entry| entry.start <= end) {
-            if epochs.last().is_none_or(|last| last.epoch < entry.epoch) {
-                epochs.open(entry.epoch, entry.start)?;
-            }
-        }
-        self.replica.settle();
-        self.replica.change(self.replica.promised(), epochs)?;
+        let memory = self.replica.memory().aligned(&welcome.epochs, end)?;
+        self.replica.change(memory, self.replica.integrity().aligned(end, welcome.end))?;
         self.core.state.lock().replica = self.replica.clone();
         self.core.written.send_replace(end);
         Ok(end)
     }
 
     /// A piece of the log begins: if its epoch is a new one, the table learns it first.
-    pub(super) fn enter_epoch(&mut self, (epoch, start): (Epoch, u64), from: u64) -> Result<()> {
-        if self.replica.epochs().last().is_some_and(|last| last.epoch == epoch) {
-            return Ok(());
+    pub(super) fn enter_epoch(&mut self, written_in: (Epoch, u64), from: u64) -> Result<()> {
+        if let Some(memory) = self.replica.memory().entering(written_in, from)? {
+            self.replica.change(memory, self.replica.integrity())?;
+            self.core.state.lock().replica = self.replica.clone();
         }
-        if start != from {
-            bail!("a piece at {from} is of epoch {epoch}, which began at {start}: the handshake should have told");
+        Ok(())
+    }
+
+    /// The log grew to `end`: a torn log may hold everything again.
+    pub(super) fn regain(&mut self, end: u64) -> Result<()> {
+        let (before, now) = (self.replica.integrity(), self.replica.integrity().grew(end));
+        if now != before {
+            self.replica.change(self.replica.memory().clone(), now)?;
+            self.core.state.lock().replica = self.replica.clone();
+            info!(end, "all that a crash of the machine took from this log is back");
         }
-        let mut epochs = self.replica.epochs().clone();
-        epochs.open(epoch, start)?;
-        self.replica.change(self.replica.promised(), epochs)?;
-        self.core.state.lock().replica = self.replica.clone();
         Ok(())
     }
 
@@ -143,10 +128,8 @@ fn step_down(mut role: MasterRole) {
 
 /// Log and epoch table of a crashed replica may disagree: epochs that begin beyond the log's end were lost with it.
 pub(super) fn reconcile(replica: &mut ReplicaState, written: u64) -> Result<()> {
-    let mut epochs = replica.epochs().clone();
-    epochs.cut(written + 1);
-    if epochs != *replica.epochs() {
-        replica.change(replica.promised(), epochs)?;
+    if let Some(memory) = replica.memory().recovered(written) {
+        replica.change(memory, replica.integrity())?;
     }
     Ok(())
 }

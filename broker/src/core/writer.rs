@@ -175,6 +175,7 @@ impl Writer {
         if !raw.bytes.is_empty() {
             self.enter_epoch(raw.written_in, raw.from)?;
             end = self.appender.append_raw(PhysicalOffset(raw.from), &raw.bytes)?.0;
+            self.regain(end)?;
             self.core.written.send_replace(end);
         }
         self.core.store.confirm(PhysicalOffset(raw.confirm.min(end)));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use gantry_replication::Epoch;
+use gantry_replication::handshake::Welcome;
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -14,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::HaConfig;
-use super::frame::{Ack, Append, Frame, Hello, Welcome};
+use super::frame::{Ack, Append, Frame, Hello};
 use super::session::{read, write};
 use crate::core::{Align, Core, Job, Raw, Standing};
 use crate::fatal::Fatal;
@@ -109,11 +110,11 @@ async fn session(core: &Arc<Core>, config: &HaConfig, epoch: Epoch, address: &st
 
 async fn align(core: &Core, welcome: Welcome) -> Result<u64> {
     let (done, aligned) = oneshot::channel();
-    let Welcome { epoch: session, epochs, cut, anew } = welcome;
-    if anew && core.store.min_offset() != core.store.watermarks().written {
+    let (session, cut) = (welcome.epoch, welcome.cut);
+    if welcome.anew && core.store.min_offset() != core.store.watermarks().written {
         warn!(%session, begin = cut, "nothing of this log is shared with the master's: it is taken anew");
     }
-    core.submit_job(Job::Align(Align { session, cut, anew, epochs, done }));
+    core.submit_job(Job::Align(Align { welcome, done }));
     aligned.await.context("the log's writer has ended")?
 }
 

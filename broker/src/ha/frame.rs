@@ -15,6 +15,7 @@ use std::io;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use gantry_replication::epochs::EpochTable;
+use gantry_replication::handshake::Welcome;
 use gantry_replication::{Epoch, Member};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -49,18 +50,6 @@ pub(super) struct Hello {
     pub(super) epochs: EpochTable,
     /// The end of its log.
     pub(super) end: u64,
-}
-
-/// The master takes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Welcome {
-    pub(super) epoch: Epoch,
-    pub(super) epochs: EpochTable,
-    /// The slave keeps what lies below, and gets what follows.
-    pub(super) cut: u64,
-    /// Nothing is shared: the slave's log begins anew at `cut`, the master's oldest byte.
-    pub(super) anew: bool,
 }
 
 /// The master doesn't take it, or ends it.
@@ -248,7 +237,7 @@ mod tests {
                 epochs: epochs.clone(),
                 end: 9,
             }),
-            Frame::Welcome(Welcome { epoch: Epoch(7), epochs, cut: 9, anew: false }),
+            Frame::Welcome(Welcome { epoch: Epoch(7), epochs, cut: 9, anew: false, end: 90 }),
             append(b"records"),
             Frame::Ack(Ack { session: Epoch(7), written: 2, flushed: 1 }),
             Frame::Heartbeat { session: Epoch(7), confirm: 1 },

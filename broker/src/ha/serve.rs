@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
-use gantry_replication::epochs::{Cut, EpochTable};
+use gantry_replication::epochs::EpochTable;
+use gantry_replication::handshake::{MasterLog, SlaveLog, Welcome, welcome};
 use gantry_replication::{Epoch, Member};
 use gantry_store::{PhysicalOffset, ReadLog};
 use parking_lot::Mutex;
@@ -19,7 +20,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 use tracing::{info, warn};
 
 use super::HaConfig;
-use super::frame::{Ack, Append, Fenced, Frame, Hello, Welcome};
+use super::frame::{Ack, Append, Fenced, Frame, Hello};
 use super::session::{read, write};
 use crate::core::{Core, Standing};
 use crate::fatal::Fatal;
@@ -98,7 +99,7 @@ async fn serve(shared: &Shared, stream: TcpStream) -> Result<()> {
     let (from, mut to) = stream.into_split();
     let mut from = BufReader::new(from);
     let Frame::Hello(hello) = read(&mut from, HELLO_WITHIN).await? else { bail!("the first frame is no hello") };
-    let welcome = match welcome(shared, &hello) {
+    let welcome = match judge(shared, &hello) {
         Ok(welcome) => welcome,
         Err(refused) => {
             let reason = format!("{refused:#}");
@@ -137,7 +138,7 @@ async fn serve(shared: &Shared, stream: TcpStream) -> Result<()> {
 }
 
 /// Judges a hello: what the slave must do to follow, or why it may not.
-fn welcome(shared: &Shared, hello: &Hello) -> Result<Welcome> {
+fn judge(shared: &Shared, hello: &Hello) -> Result<Welcome> {
     let core = &shared.core;
     if hello.group != shared.config.group || hello.token != shared.config.token {
         bail!("it belongs to another group, or shows another token");
@@ -148,16 +149,10 @@ fn welcome(shared: &Shared, hello: &Hello) -> Result<Welcome> {
     core.heard_of(hello.promised);
     let standing = core.watch_standing();
     let Standing::Master { epoch, .. } = *standing.borrow() else { bail!("this replica is not master") };
-    if hello.promised > epoch {
-        bail!("it has promised epoch {}, this master is of epoch {epoch}", hello.promised);
-    }
     let (epochs, oldest) = (core.epochs(), core.store.min_offset().0);
-    let end = core.store.watermarks().written.0;
-    let (cut, anew) = match hello.epochs.cut_against(hello.end, &epochs, oldest, end) {
-        Cut::At(cut) => (cut, false),
-        Cut::Nothing => (oldest, true),
-    };
-    Ok(Welcome { epoch, epochs, cut, anew })
+    let master = MasterLog { epoch, epochs: &epochs, oldest, end: core.store.watermarks().written.0 };
+    let slave = SlaveLog { promised: hello.promised, epochs: &hello.epochs, end: hello.end };
+    Ok(welcome(master, slave)?)
 }
 
 struct Session<'a> {
