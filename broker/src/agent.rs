@@ -136,7 +136,6 @@ impl Agent {
             pid: std::process::id(),
             priority: identity.priority,
             zone: identity.zone.clone(),
-            intact: self.core.is_intact(),
             report: self.core.report(),
         }
     }

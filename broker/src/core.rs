@@ -127,11 +127,6 @@ impl Core {
         self.state.lock().replica.member().clone()
     }
 
-    /// See [`ReplicaState::is_intact`].
-    pub fn is_intact(&self) -> bool {
-        self.state.lock().replica.is_intact()
-    }
-
     /// Follows the replica's standing.
     pub fn watch_standing(&self) -> watch::Receiver<Standing> {
         self.standing.subscribe()
@@ -169,6 +164,7 @@ impl Core {
             master_heard_ms_ago,
             drained,
             data_plane_alive: now.saturating_sub(state.proof_at) < DATA_PLANE_MS,
+            intact: state.replica.is_intact(),
         }
     }
 

@@ -43,9 +43,6 @@ pub struct Hello {
     pub priority: i32,
     /// Where it runs, if told.
     pub zone: Option<String>,
-    /// Whether the log holds all it held when the process or machine last stopped. False after a machine's crash without
-    /// SYNC_FLUSH: such a member of the in-sync set may lack what it acknowledged.
-    pub intact: bool,
     /// How it is.
     pub report: Report,
 }
@@ -88,6 +85,10 @@ pub struct Report {
     /// A master: whether its disk and its writer have answered lately ([`DATA_PLANE_MS`]).
     #[serde(default)]
     pub data_plane_alive: bool,
+    /// Whether the log holds all that this replica acknowledged. False after a machine's crash without SYNC_FLUSH, until a master
+    /// has given it back.
+    #[serde(default)]
+    pub intact: bool,
 }
 
 /// A data plane that has not completed an append and a flush for this long is dead, though its process answers.

@@ -104,7 +104,6 @@ fn hello(ordinal: u64) -> Hello {
         pid: 1,
         priority: 0,
         zone: None,
-        intact: true,
         report: Report {
             role: Role::Fenced,
             promised: Epoch(0),
@@ -116,6 +115,7 @@ fn hello(ordinal: u64) -> Hello {
             master_heard_ms_ago: None,
             drained: false,
             data_plane_alive: true,
+            intact: true,
         },
     }
 }

@@ -83,7 +83,6 @@ fn hello(conf: &BTreeMap<&str, &str>, address: String) -> Hello {
         pid: std::process::id(),
         priority: 0,
         zone: None,
-        intact: true,
         report: Report {
             role: Role::Fenced,
             promised: Epoch(promised),
@@ -95,6 +94,7 @@ fn hello(conf: &BTreeMap<&str, &str>, address: String) -> Hello {
             master_heard_ms_ago: None,
             drained: false,
             data_plane_alive: true,
+            intact: true,
         },
     }
 }

@@ -238,7 +238,7 @@ impl Elector {
                 ));
             }
         }
-        let mut fit: Vec<&Seat> = answered.iter().copied().filter(|seat| seat.hello.intact).collect();
+        let mut fit: Vec<&Seat> = answered.iter().copied().filter(|seat| seat.report.intact).collect();
         if fit.is_empty() {
             // Each may lack what it acknowledged, but hardly the same: the longest log of all of them is the best there is.
             let missing =

@@ -38,6 +38,7 @@ fn hello(n: u64) -> Hello {
         master_heard_ms_ago: None,
         drained: false,
         data_plane_alive: true,
+        intact: true,
     };
     Hello {
         group: "g".into(),
@@ -48,7 +49,6 @@ fn hello(n: u64) -> Hello {
         pid: 1,
         priority: 0,
         zone: None,
-        intact: true,
         report,
     }
 }
@@ -411,7 +411,7 @@ fn members_that_lost_unflushed_data_wait_for_one_another() {
     rig.replicas.values_mut().for_each(|fake| fake.answers = false);
     (0..3).for_each(|n| rig.kill(&format!("r{n}")));
     for fake in rig.replicas.values_mut() {
-        fake.hello.intact = false;
+        fake.hello.report.intact = false;
     }
     rig.fake("r2").hello.report.max_offset = 120;
     rig.join("r0");
@@ -421,6 +421,21 @@ fn members_that_lost_unflushed_data_wait_for_one_another() {
     rig.join("r2");
     rig.pass(1_000);
     assert_eq!((rig.record().epoch, rig.record().master.name.as_str()), (before.next(), "r2"));
+}
+
+#[test]
+fn a_member_that_got_back_what_a_crash_took_needs_no_new_session_to_be_elected() {
+    let mut rig = Rig::steady(Mode::Sync);
+    rig.kill("r1");
+    rig.kill("r2");
+    rig.fake("r1").hello.report.intact = false;
+    rig.join("r1");
+    rig.pass(1_000);
+    rig.fake("r1").hello.report.intact = true;
+    rig.pass(500);
+    rig.kill("r0");
+    rig.pass(10_000);
+    assert_eq!(rig.record().master.name, "r1");
 }
 
 #[test]

@@ -142,6 +142,7 @@ mod tests {
             master_heard_ms_ago: None,
             drained: false,
             data_plane_alive: true,
+            intact: true,
         };
         let hello = Hello {
             group: "a".to_owned(),
@@ -152,7 +153,6 @@ mod tests {
             pid: 1,
             priority: 0,
             zone: None,
-            intact: true,
             report: report.clone(),
         };
         (name.to_owned(), ReplicaView { hello, report })
