@@ -232,7 +232,9 @@ pub enum ReadError {
     },
     /// A consume queue points at something else than its message.
     #[error(
-        "{topic} queue {queue_id} offset {queue_offset} points to no record of its own: {damage}; remove the `consumequeue` directory and restart to have it rebuilt"
+        "{topic} queue {queue_id} offset {queue_offset} points to no whole record of its own: {damage}; `gantry store inspect --verify` says what is wrong where. Stop the broker \
+         and have the queues made again (`gantry store repair --rebuild-queues`); if the log itself is damaged, let this \
+         replica be copied from another"
     )]
     Pointer {
         /// The topic.

@@ -3,7 +3,7 @@
 //! 1. The tail is copied away, if it is to be kept; nothing has changed so far.
 //! 2. With flusher, dispatcher and checkpointer held still, a checkpoint says `cut`, and claims nothing above it. From here on
 //!    a crash leads to the new state: the next open finishes the cut before anything else.
-//! 3. Watermarks go back, then the consume queues.
+//! 3. The consume queues go back, then the watermarks: a reader whose unit's record is gone finds the unit gone, too.
 //! 4. Later segments are removed. In the one that holds the cut, all behind it becomes zeros: in place if no slice of
 //!    it is held by anybody, else in a copy that takes its name, so that no slice ever changes.
 //! 5. A checkpoint without `cut`. Only then may something be appended.
@@ -87,13 +87,13 @@ impl Appender {
         let intent = Checkpoint { cut: Some(to), ..lowered(checkpointer::current(shared, state), to) };
         checkpointer::write(shared, state, intent)?;
 
-        shared.marks.lower(to);
         for (topic, queue_id) in queues {
             if let Some(queue) = shared.queues.get(topic, *queue_id) {
                 let next = self.queue_offsets.next(topic, *queue_id);
                 shared.queues.cut(&queue, next).map_err(|(path, error)| shared.fail("write", path, error))?;
             }
         }
+        shared.marks.lower(to);
         cut_segments(shared, to, written)?;
         checkpointer::write(shared, state, Checkpoint { cut: None, ..intent })
     }

@@ -83,6 +83,9 @@ pub enum Reason {
     /// Its parts don't add up to its size, or are out of their ranges.
     #[error("the record's {0} doesn't fit its size")]
     Structure(&'static str),
+    /// The record may be whole, and is not what a consume queue's unit says.
+    #[error("{0}")]
+    Unit(&'static str),
     /// The body isn't what was written.
     #[error("the body's CRC is {found:#010x}, the record says {expected:#010x}")]
     BodyCrc {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::read_log::slice;
 use crate::queues::Queue;
 use crate::queues::unit::{UNIT_BYTES, Unit};
-use crate::record::{self, BORN_HOST_V6, Reason};
+use crate::record::{self, Checked, Reason};
 use crate::shared::Shared;
 use crate::{Boundary, Damage, PhysicalOffset, QueueOffset, QueueRange, ReadError, ReadLimits, ReadQueue, ReadStatus};
 
@@ -34,7 +34,7 @@ pub(super) fn read_queue(
         _ if from > max => (ReadStatus::OffsetOverflowBadly, max),
         _ => {
             let chosen = choose(shared, &queue, from.0, max.0, limits, accept)?;
-            let messages = messages(shared, &queue, &chosen)?;
+            let (messages, next) = messages(shared, &queue, &chosen)?;
             let status = if !messages.is_empty() {
                 ReadStatus::Found
             } else if chosen.removed {
@@ -42,7 +42,7 @@ pub(super) fn read_queue(
             } else {
                 ReadStatus::NoMatchedMessage
             };
-            return Ok(ReadQueue { status, messages, next: QueueOffset(chosen.next), min, max });
+            return Ok(ReadQueue { status, messages, next: QueueOffset(next), min, max });
         }
     };
     Ok(nothing(status, next, range))
@@ -82,10 +82,20 @@ fn choose(
         }
         for unit in Unit::decode_all(&chunk[..read * UNIT_BYTES]) {
             if unit.is_empty() {
-                // The queue is being cut behind us.
-                return Ok(chosen);
+                let spoiled = chosen.units.is_empty() && chosen.next < queue.max();
+                // Else the queue is being cut behind us, or there is something to give before the spoiled unit.
+                return if spoiled { Err(pointer(queue, chosen.next, unit, Reason::Zeros)) } else { Ok(chosen) };
             }
             let removed = !unit.is_blank() && unit.physical < oldest;
+            if removed && !can_be_removed(shared, queue, chosen.next, oldest)? {
+                let spoiled = pointer(
+                    queue,
+                    chosen.next,
+                    unit,
+                    Reason::Unit("the unit points below the log's oldest record, those before it don't"),
+                );
+                return if chosen.units.is_empty() { Err(spoiled) } else { Ok(chosen) };
+            }
             chosen.removed |= removed;
             if !removed && !unit.is_blank() && accept(unit.tags_code) {
                 let full = bytes + unit.size as usize > limits.max_bytes && !chosen.units.is_empty();
@@ -101,48 +111,92 @@ fn choose(
     Ok(chosen)
 }
 
-/// The records that the units point to. One slice of the log a segment, of which the messages are parts: no copy, and
-/// no allocation a message.
-fn messages(shared: &Shared, queue: &Queue, chosen: &Chosen) -> Result<Vec<Bytes>, ReadError> {
-    let mut messages = Vec::with_capacity(chosen.units.len());
-    let mut rest = chosen.units.as_slice();
-    while let Some((_, first)) = rest.first() {
-        let Some(segment_end) = shared.log.segment_end(first.physical) else { return Ok(messages) };
-        let count = rest.partition_point(|(_, unit)| unit.physical < segment_end);
-        let (here, later) = rest.split_at(count.max(1));
-        let span_end = here.last().map_or(first.end(), |(_, last)| last.end());
-        let span = slice(shared, first.physical, span_end.saturating_sub(first.physical))?;
-        // Cut or removed meanwhile: what was found before still counts.
-        let Some(span) = span else { return Ok(messages) };
-        for (at, unit) in here {
-            let begin = unit.physical.checked_sub(first.physical).filter(|_| unit.end() <= span_end);
-            let message = begin.map(|begin| span.slice(begin as usize..begin as usize + unit.size as usize));
-            messages.push(checked(queue, *at, *unit, message)?);
-        }
-        rest = later;
-    }
-    Ok(messages)
+/// Whether the record of a unit that points below `oldest` was removed: then so were all before it.
+fn can_be_removed(shared: &Shared, queue: &Queue, at: u64, oldest: u64) -> Result<bool, ReadError> {
+    let first = shared.queues.read_one(queue, queue.range().min.0.min(at)).map_err(io)?;
+    Ok(first.is_none_or(|first| first.is_blank() || first.physical < oldest))
 }
 
-/// Invariant: units are in log order, and each points to the record of its own number.
-fn checked(queue: &Queue, at: u64, unit: Unit, message: Option<Bytes>) -> Result<Bytes, ReadError> {
-    let place = PhysicalOffset(unit.physical);
-    let reason = match message.as_ref().map(|message| record::decode(message)) {
-        None => Reason::Structure("unit (out of order)"),
-        Some(Ok(record)) if record.physical != place => Reason::Elsewhere(record.physical.0),
-        Some(Ok(record)) if record.size != unit.size => Reason::Structure("size"),
-        Some(Ok(record)) if record.queue_offset.0 != at || record.queue_id != queue.id => {
-            Reason::Structure("queue offset")
+/// The records that the units point to, and where to go on. One slice of the log a segment, of which the messages are
+/// parts: no copy, and no allocation a message. What comes before a spoiled unit is given; a read that begins with one is an
+/// error.
+fn messages(shared: &Shared, queue: &Queue, chosen: &Chosen) -> Result<(Vec<Bytes>, u64), ReadError> {
+    let mut messages = Vec::with_capacity(chosen.units.len());
+    let mut span = Span::default();
+    for (at, unit) in &chosen.units {
+        let mut message = span.part(*unit);
+        if message.is_none() {
+            span = Span::from(shared, unit.physical)?;
+            message = span.part(*unit);
         }
-        Some(Ok(_)) => return Ok(message.unwrap_or_default()),
+        if message.is_none() && *at >= queue.max() {
+            // Cut meanwhile: a cut takes units away before records.
+            return Ok((messages, *at));
+        }
+        if message.is_none() && unit.physical < shared.log.oldest() {
+            // Removed meanwhile.
+            continue;
+        }
+        match checked(queue, *at, *unit, message.as_ref(), true) {
+            Ok(_) => messages.extend(message),
+            Err(error) if messages.is_empty() => return Err(error),
+            Err(_told_by_the_next_read) => return Ok((messages, *at)),
+        }
+    }
+    Ok((messages, chosen.next))
+}
+
+/// What can be read of a segment.
+#[derive(Default)]
+struct Span {
+    from: u64,
+    bytes: Bytes,
+}
+
+impl Span {
+    /// All that is written from `from` to its segment's end; empty if that is not in the log.
+    fn from(shared: &Shared, from: u64) -> Result<Self, ReadError> {
+        let end = shared.log.segment_end(from).unwrap_or(from).min(shared.marks.written());
+        Ok(Self { from, bytes: slice(shared, from, end.saturating_sub(from))?.unwrap_or_default() })
+    }
+
+    fn part(&self, unit: Unit) -> Option<Bytes> {
+        let begin = usize::try_from(unit.physical.checked_sub(self.from)?).ok()?;
+        let end = begin.checked_add(unit.size as usize)?;
+        (end <= self.bytes.len()).then(|| self.bytes.slice(begin..end))
+    }
+}
+
+/// Invariant *Own*: units are in log order, and what a consumer gets is the whole record of that topic, queue and number,
+/// its body as it was written. Anything else is an error that names the place, never a message. (`body`: whether the body
+/// is needed, and so its CRC looked at.)
+fn checked(queue: &Queue, at: u64, unit: Unit, message: Option<&Bytes>, body: bool) -> Result<i64, ReadError> {
+    let place = PhysicalOffset(unit.physical);
+    let reason = match message.map(|message| record::check(message, place, u64::MAX, body)) {
+        None => Reason::Unit("the unit points past the log's end"),
+        Some(Ok(Checked::Blank(_))) => Reason::Unit("the unit points to a segment's blank end"),
+        Some(Ok(Checked::Record(record))) if record.size != unit.size => {
+            Reason::Unit("the unit has another size than the record")
+        }
+        Some(Ok(Checked::Record(record))) if record.queue_id != queue.id || record.topic != &*queue.topic => {
+            Reason::Unit("the record is another queue's")
+        }
+        Some(Ok(Checked::Record(record))) if record.queue_offset.0 != at => {
+            Reason::Unit("the record has another number in the queue")
+        }
+        Some(Ok(Checked::Record(record))) => return Ok(record.store_timestamp_ms),
         Some(Err(reason)) => reason,
     };
-    Err(ReadError::Pointer {
+    Err(pointer(queue, at, unit, reason))
+}
+
+fn pointer(queue: &Queue, at: u64, unit: Unit, reason: Reason) -> ReadError {
+    ReadError::Pointer {
         topic: queue.topic.to_string(),
         queue_id: queue.id,
         queue_offset: QueueOffset(at),
-        damage: Damage { at: place, reason },
-    })
+        damage: Damage { at: PhysicalOffset(unit.physical), reason },
+    }
 }
 
 pub(super) fn offset_by_time(
@@ -181,16 +235,12 @@ pub(super) fn store_time_of(
     if offset < min || offset >= max { Ok(None) } else { time_of(shared, &queue, offset.0) }
 }
 
-/// A visible message's store timestamp, read from the record's head only.
+/// A visible message's store timestamp; `None` for what has none: blank, removed or cut meanwhile.
 fn time_of(shared: &Shared, queue: &Queue, at: u64) -> Result<Option<i64>, ReadError> {
-    const SYS_FLAG: usize = 36;
     let unit = shared.queues.read_one(queue, at).map_err(io)?;
     let Some(unit) = unit.filter(|unit| !unit.is_blank() && !unit.is_empty()) else { return Ok(None) };
     let Some(bytes) = slice(shared, unit.physical, u64::from(unit.size))? else { return Ok(None) };
-    let number =
-        |at: usize, len: usize| Some(bytes.get(at..at + len)?.iter().fold(0_u64, |n, &b| n << 8 | u64::from(b)));
-    let born_v6 = number(SYS_FLAG, 4).is_some_and(|sys_flag| sys_flag as i32 & BORN_HOST_V6 != 0);
-    Ok(number(if born_v6 { 68 } else { 56 }, 8).map(|time| time as i64))
+    checked(queue, at, unit, Some(&bytes), false).map(Some)
 }
 
 fn io((path, source): (std::path::PathBuf, std::io::Error)) -> ReadError {

@@ -7,6 +7,8 @@ mod common;
 #[cfg(test)]
 mod crash_fs;
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod recovery;
