@@ -4,6 +4,7 @@ use gantry_e2e::checker::{Circumstances, Verdict};
 use gantry_e2e::client::{Job, Library, Outcome};
 use gantry_e2e::group::{Group, Options};
 use gantry_e2e::scene::{self, CLIENT_WITHIN};
+use gantry_e2e::wait;
 
 const LIBRARY: Library = Library::Java5;
 
@@ -145,5 +146,29 @@ fn a_group_goes_on_where_it_was() -> anyhow::Result<()> {
         .run(CLIENT_WITHIN)?;
     let verdict = scene::judge(&[&first, &second], &scene::drained())?;
     assert_eq!((verdict.counts.deliveries, verdict.counts.redelivered), (3_000, 0), "{verdict}");
+    Ok(())
+}
+
+/// A consumer that asks each queue for the offset of a time gets what was stored since then, and nothing older.
+#[test]
+#[ignore = "end to end: run e2e/test"]
+fn a_consumer_starts_at_a_time() -> anyhow::Result<()> {
+    let group = Group::start(&Options::default())?;
+    let load = |name: &str| {
+        scene::job(&group, LIBRARY, "load", "Times")?.with("name", name).with("messages", 1_000).run(CLIENT_WITHIN)
+    };
+    let older = load("older")?;
+    let between_ms = wait::now_us() / 1000 + 1;
+    let newer = load("newer")?;
+    assert!(older.is_complete() && newer.is_complete(), "{older}\n{newer}");
+    let received = scene::job(&group, LIBRARY, "consume", "Times")?
+        .with("group", "historian")
+        .with("listen", "lite")
+        .with("from-ms", between_ms)
+        .with("expect", 1_000)
+        .run(CLIENT_WITHIN)?;
+    // Of the newer ones all, and no older one: it would be a phantom.
+    let verdict = scene::judge(&[&newer, &received], &scene::drained())?;
+    assert_eq!((verdict.counts.acked, verdict.counts.deliveries), (1_000, 1_000), "{verdict}");
     Ok(())
 }

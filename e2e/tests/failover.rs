@@ -41,6 +41,41 @@ fn a_planned_switchover_fails_no_send() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// `mode: Async`: the same holds for what is planned.
+#[test]
+#[ignore = "end to end: run e2e/test"]
+fn a_planned_switchover_of_an_asynchronous_group_loses_nothing() -> anyhow::Result<()> {
+    let group = Options { mode: "Async", ..Options::default() };
+    let report = failover::run(&Plan { group, ..Plan::new(Library::Java5, Blow::Switchover, 1) })?;
+    assert_eq!(report.rounds[0].errors, 0, "sends failed at the application");
+    Ok(())
+}
+
+/// `mode: Async`: what only the killed master had may be gone, but the group serves, becomes whole, and keeps all that comes later.
+#[test]
+#[ignore = "end to end: run e2e/test"]
+fn an_asynchronous_group_fails_over_and_goes_on() -> anyhow::Result<()> {
+    let group = Group::start(&Options { mode: "Async", ..Options::default() })?;
+    let before = group.status()?;
+    let master = before.master.as_deref().expect("a whole group has a master");
+    let mut load = scene::job(&group, Library::Java5, "load", "Before")?.with("messages", 20_000).start()?;
+    load.wait_acked(3_000, CLIENT_WITHIN)?;
+    group.signal(master, Signal::KILL)?;
+    let across = load.finish(CLIENT_WITHIN)?;
+    assert!(across.is_complete(), "the load didn't go on: {across}");
+    let after = group.wait_for("another master, and the old one in sync", |status| {
+        status.epoch > before.epoch && status.master != before.master && status.is_whole()
+    })?;
+    logs::say(&format!("{:?} -> {:?}", before.master, after.master));
+    let later = scene::job(&group, Library::Java5, "pair", "After")?
+        .with("group", "later")
+        .with("messages", 2_000)
+        .run(CLIENT_WITHIN)?;
+    let verdict = scene::judge(&[&later], &scene::drained())?;
+    assert_eq!((verdict.counts.acked, verdict.counts.deliveries), (2_000, 2_000), "{verdict}");
+    Ok(())
+}
+
 /// `flush: Sync`, and SIGKILL to every process at one time: what was acknowledged is there after the restart.
 #[test]
 #[ignore = "end to end: run e2e/test"]

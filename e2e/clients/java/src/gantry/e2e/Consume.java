@@ -1,5 +1,6 @@
 package gantry.e2e;
 
+import java.util.Collection;
 import java.util.List;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
@@ -11,9 +12,11 @@ import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerOrderly;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.MessageExt;
+import org.apache.rocketmq.common.message.MessageQueue;
 
 /**
- * The consuming side: `--listen concurrent|orderly|lite`, from the first offset for a new group. With
+ * The consuming side: `--listen concurrent|orderly|lite`, from the first offset for a new group. With `--from-ms T` a lite consumer takes
+ * all queues and starts each at the first message stored at T (ms since 1970) or later. With
  * `--fail-every K` each K-th message of a producer is answered RECONSUME_LATER for its first `--fail-times` deliveries,
  * to come again after delay level `--retry-level`.
  */
@@ -28,6 +31,7 @@ final class Consume {
     private final int failTimes;
     private final int retryLevel;
     private final int maxReconsume;
+    private final long fromMs;
     private final long idleMs;
     private final History history;
     private final Progress progress;
@@ -55,6 +59,10 @@ final class Consume {
         failTimes = flags.count("fail-times", 1);
         retryLevel = flags.count("retry-level", 1);
         maxReconsume = flags.count("max-reconsume", -1);
+        fromMs = flags.number("from-ms", -1);
+        if (fromMs >= 0 && !listen.equals("lite")) {
+            throw new IllegalArgumentException("--from-ms goes with --listen lite");
+        }
         idleMs = flags.number("idle-timeout", 60) * 1000;
         this.history = history;
         this.progress = progress;
@@ -109,14 +117,27 @@ final class Consume {
         lite.setNamesrvAddr(namesrv);
         lite.setInstanceName(name);
         lite.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
-        lite.subscribe(topic, subscribe);
+        if (fromMs < 0) {
+            lite.subscribe(topic, subscribe);
+        }
         lite.start();
+        if (fromMs >= 0) {
+            startAt(fromMs);
+        }
         poller = new Thread(() -> {
             while (!stopping) {
                 lite.poll(500).forEach(message -> note(message, false));
             }
         }, "poller");
         poller.start();
+    }
+
+    private void startAt(long timestampMs) throws Exception {
+        Collection<MessageQueue> queues = lite.fetchMessageQueues(topic);
+        lite.assign(queues);
+        for (MessageQueue queue : queues) {
+            lite.seek(queue, lite.offsetForTimestamp(queue, timestampMs));
+        }
     }
 
     private void note(MessageExt message, boolean later) {
