@@ -203,6 +203,7 @@ impl Keys {
         let queue_file_bytes = self.or("mappedFileSizeConsumeQueue", store.queue_file_units * 20)?;
         store.queue_file_units = queue_file_bytes / 20;
         store.max_message_bytes = self.or("maxMessageSize", store.max_message_bytes)?;
+        store.append_crc = self.or("enabledAppendPropCRC", store.append_crc)?;
         store.checkpoint_interval = Duration::from_millis(self.or("flushConsumeQueueInterval", 1_000)?);
         Ok(store)
     }

@@ -131,7 +131,7 @@ impl Appender {
             });
             let placement = Placement { queue_offset, physical: PhysicalOffset(self.end), store_timestamp_ms: now_ms };
             let before = self.buffer.len();
-            record::encode(message, placement, &mut self.buffer);
+            record::encode(message, placement, shared.config.append_crc, &mut self.buffer);
             each.push(placement.physical);
             self.end += (self.buffer.len() - before) as u64;
             first_queue_offset.get_or_insert(queue_offset);
@@ -256,7 +256,7 @@ fn checked_len(shared: &Shared, append: &Append) -> Result<u64, AppendError> {
     let mut size = 0;
     for message in &append.messages {
         check_message(shared, message)?;
-        size += record::encoded_len(message);
+        size += record::encoded_len(message, shared.config.append_crc);
     }
     at_most("batch", size, shared.config.segment_bytes - BLANK_BYTES)?;
     Ok(size)

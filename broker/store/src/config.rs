@@ -24,6 +24,8 @@ pub struct Config {
     pub max_message_bytes: u32,
     /// The longest topic, in bytes, at most 32767; records of topics over 127 bytes are written in the v2 layout.
     pub max_topic_bytes: usize,
+    /// `enabledAppendPropCRC`: records get a CRC over all of them, see [`crate::record::CRC_KEY`]. On here (RocketMQ: off).
+    pub append_crc: bool,
     /// At most this long between two checkpoints while anything changes.
     pub checkpoint_interval: Duration,
     /// At most so many consume queue files are kept open.
@@ -64,6 +66,7 @@ impl Config {
             flush: Flush::Async { interval_ms: 500 },
             max_message_bytes: 4 << 20,
             max_topic_bytes: 255,
+            append_crc: true,
             checkpoint_interval: Duration::from_secs(1),
             max_open_queue_files: 1024,
             delay_levels_ms: DELAY_LEVELS_S.iter().map(|seconds| seconds * 1000).collect(),

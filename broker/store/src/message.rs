@@ -39,7 +39,7 @@ pub struct NewMessage {
     pub prepared_offset: i64,
     /// At most [`Config::max_message_bytes`](crate::Config::max_message_bytes).
     pub body: Bytes,
-    /// Encoded `key 0x01 value 0x02 …`, at most 32767 bytes; see [`crate::properties`].
+    /// Encoded `key 0x01 value 0x02 …`, at most [`MAX_BYTES`](crate::properties::MAX_BYTES); see [`crate::properties`].
     pub properties: Bytes,
 }
 

@@ -4,8 +4,9 @@
 pub const NAME_VALUE_SEPARATOR: u8 = 1;
 /// After each value; may be missing after the last.
 pub const PROPERTY_SEPARATOR: u8 = 2;
-/// The most bytes that the record's signed length can say.
-pub const MAX_BYTES: usize = 32_767;
+/// The most bytes that a message can have of them: what the record's signed length can say, less the room for a separator
+/// and the record's [CRC property](crate::record::CRC_KEY).
+pub const MAX_BYTES: usize = 32_767 - 1 - crate::record::CRC_PROPERTY_BYTES;
 
 /// The key under which a message's tag is kept.
 pub const TAGS: &str = "TAGS";

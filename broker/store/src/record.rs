@@ -18,16 +18,18 @@
 //! | PREPARED | 8 | |
 //! | BODY | 4 + n | |
 //! | TOPIC | 1 + n or 2 + n | 2 in v2, for topics over 127 bytes |
-//! | PROPERTIES | 2 + n | at most 32767 |
+//! | PROPERTIES | 2 + n | at most 32767; the last 20 may be the [CRC property](CRC_KEY) |
 //!
 //! A blank, `[rest of the segment: 4][MAGIC_BLANK: 4]`, fills a segment in which the next record found no room;
 //! the 8 bytes are all that is written of it. It is needed when `record + 8 > room`, so that it always fits.
 
+mod crc;
 mod encode;
 mod view;
 
 use std::net::SocketAddr;
 
+pub use crc::{CRC_KEY, CRC_PROPERTY_BYTES, RecordCrc};
 pub use encode::{Placement, encode, encoded_len, put_blank};
 pub use view::{Checked, Reason, RecordView, check, decode};
 pub(crate) use view::{MAX_TOPIC_BYTES, is_topic};

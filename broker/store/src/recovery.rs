@@ -3,7 +3,7 @@
 //! 1. A cut that was under way (`checkpoint`, field `cut`) is finished.
 //! 2. The log is read from the checkpoint's `dispatched` (everything before it is known to be flushed and indexed), or
 //!    from its beginning if no checkpoint of ours holds, to the first bytes that aren't a record: structure, place
-//!    (PHYSICALOFFSET), body CRC, and sectors of zeros in the properties.
+//!    (PHYSICALOFFSET), and the record's CRC, or, where it has none, body CRC and sectors of zeros in the properties.
 //! 3. That must not be below what was known to be flushed: this would be damage, not a torn tail, and cutting there would lose
 //!    acknowledged messages in silence.
 //! 4. Everything behind the end is made zeros, or removed, and synced. What was read and not known to be flushed is

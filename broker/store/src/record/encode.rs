@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::crc::{self, CRC_PROPERTY_BYTES, RecordCrc};
 use super::{BORN_HOST_V6, MAGIC_BLANK, MAGIC_V1, MAGIC_V2, MAX_TOPIC_BYTES_V1, STORE_HOST_V6};
+use crate::properties::PROPERTY_SEPARATOR;
 use crate::{NewMessage, PhysicalOffset, QueueOffset};
 
 /// What the writer adds to a message.
@@ -16,19 +18,48 @@ pub struct Placement {
     pub store_timestamp_ms: i64,
 }
 
-/// The bytes of `message`'s record.
-pub fn encoded_len(message: &NewMessage) -> u64 {
+/// The properties as they are stored.
+struct Stored<'a> {
+    /// Without a CRC property, which was another record's.
+    own: &'a [u8],
+    /// A separator has to come before the CRC property.
+    separated: bool,
+    crc: bool,
+}
+
+impl<'a> Stored<'a> {
+    fn of(message: &'a NewMessage, crc: bool) -> Self {
+        let (own, _anothers) = crc::split(&message.properties);
+        // What looks like such a property must not be the end: it would be taken for this record's.
+        let crc = crc || crc::split(own).1 != RecordCrc::None;
+        let separated = crc && own.last().is_some_and(|&last| last != PROPERTY_SEPARATOR);
+        Self { own, separated, crc }
+    }
+
+    fn len(&self) -> usize {
+        self.own.len() + usize::from(self.separated) + if self.crc { CRC_PROPERTY_BYTES } else { 0 }
+    }
+}
+
+/// The bytes of `message`'s record; with `crc` it gets the CRC property.
+pub fn encoded_len(message: &NewMessage, crc: bool) -> u64 {
+    len(message, &Stored::of(message, crc))
+}
+
+fn len(message: &NewMessage, properties: &Stored<'_>) -> u64 {
     let topic_length_bytes = if message.topic.len() > MAX_TOPIC_BYTES_V1 { 2 } else { 1 };
     // All fixed fields but the hosts and the topic's length: 48 up to BORNHOST, 8 STORETIMESTAMP,
     // 4 + 8 RECONSUMETIMES and PREPARED, 4 and 2 for the lengths of body and properties.
     let fixed = 48 + 8 + 12 + 6 + topic_length_bytes + host_len(message.born_host) + host_len(message.store_host);
-    (fixed + message.body.len() + message.topic.len() + message.properties.len()) as u64
+    (fixed + message.body.len() + message.topic.len() + properties.len()) as u64
 }
 
-/// Appends `message`'s record to `out`. Lengths must be within their fields' limits: body below 2 GiB, topic and
-/// properties at most 32767 bytes; the appender checks that.
-pub fn encode(message: &NewMessage, placement: Placement, out: &mut Vec<u8>) {
-    let size = encoded_len(message);
+/// Appends `message`'s record to `out`, with `crc` including the CRC property. Lengths must be within their fields' limits:
+/// body below 2 GiB, topic at most 32767 bytes, properties [`MAX_BYTES`](crate::properties::MAX_BYTES); the appender checks
+/// that.
+pub fn encode(message: &NewMessage, placement: Placement, crc: bool, out: &mut Vec<u8>) {
+    let properties = Stored::of(message, crc);
+    let size = len(message, &properties);
     let v2 = message.topic.len() > MAX_TOPIC_BYTES_V1;
     let begin = out.len();
     out.reserve(size as usize);
@@ -59,8 +90,14 @@ pub fn encode(message: &NewMessage, placement: Placement, out: &mut Vec<u8>) {
         out.push(message.topic.len() as u8);
     }
     out.extend_from_slice(message.topic.as_bytes());
-    out.extend_from_slice(&(message.properties.len() as u16).to_be_bytes());
-    out.extend_from_slice(&message.properties);
+    out.extend_from_slice(&(properties.len() as u16).to_be_bytes());
+    out.extend_from_slice(properties.own);
+    if properties.separated {
+        out.push(PROPERTY_SEPARATOR);
+    }
+    if properties.crc {
+        crc::put(out, begin);
+    }
     assert_eq!((out.len() - begin) as u64, size, "a record is as long as it says");
 }
 

@@ -24,9 +24,15 @@ fn hello() -> NewMessage {
     }
 }
 
+/// Without the CRC property.
 fn encoded(message: &NewMessage) -> Vec<u8> {
+    encoded_as(message, false)
+}
+
+fn encoded_as(message: &NewMessage, crc: bool) -> Vec<u8> {
     let mut bytes = Vec::new();
-    encode(message, PLACEMENT, &mut bytes);
+    encode(message, PLACEMENT, crc, &mut bytes);
+    assert_eq!(bytes.len() as u64, encoded_len(message, crc));
     bytes
 }
 
@@ -48,6 +54,63 @@ const HELLO_V1: &str = "
 #[test]
 fn a_v1_record_is_these_bytes() {
     assert_eq!(encoded(&hello()), hex(HELLO_V1));
+}
+
+/// The same; CRC32 & 0x7FFFFFFF of all but the last 20 bytes is 1778372485 (from Python's zlib).
+const HELLO_V1_CRC: &str = "
+    0000007D DAA320A7 3610A686 00000003 00000005
+    0000000000000007 0000000001020304 00000001 0000000000000100
+    0A010203 00001234 000000000000018C 7F000001 00002A9F
+    00000002 0000000000000009
+    00000005 68656C6C6F
+    02 5431
+    001B 54414753 01 41 02
+    5F5F435243333223 01 35383432373338373731 02";
+
+#[test]
+fn the_crc_property_is_20_bytes_with_its_digits_backwards() {
+    assert_eq!(encoded_as(&hello(), true), hex(HELLO_V1_CRC));
+    let bytes = hex(HELLO_V1_CRC);
+    let record = decode(&bytes).unwrap();
+    assert_eq!(record.crc, RecordCrc::Is(1_778_372_485));
+    assert_eq!(record.properties, &hello().properties[..], "it is none of the message's own");
+    // Who knows nothing of it reads one more property.
+    let raw = &bytes[bytes.len() - 27..];
+    assert_eq!(crate::properties::get(raw, CRC_KEY), Some("5842738771"));
+    assert_eq!(crate::properties::get(raw, "TAGS"), Some("A"));
+}
+
+#[test]
+fn a_flipped_bit_is_found_wherever_it_is() {
+    let message = NewMessage { body: vec![0x5A; 600].into(), properties: vec![b'p'; 700].into(), ..hello() };
+    let good = encoded_as(&message, true);
+    let judge = |bytes: &[u8]| check(bytes, PLACEMENT.physical, 1 << 20, true).map(|_| ());
+    assert_eq!(judge(&good), Ok(()));
+    for bit in 0..good.len() * 8 {
+        let mut flipped = good.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        assert!(judge(&flipped).is_err(), "bit {} of byte {}", bit % 8, bit / 8);
+    }
+}
+
+#[test]
+fn another_records_crc_property_is_never_taken_for_ones_own() {
+    let other = &hex(HELLO_V1_CRC)[125 - 20..];
+    let mut near = other.to_vec();
+    near[3] ^= 1;
+    for foreign in
+        [other.to_vec(), near, [other, other].concat(), [&b"a\x01b\x02"[..], other].concat(), b"a\x01b".to_vec()]
+    {
+        let message = NewMessage { properties: foreign.into(), ..hello() };
+        for crc in [true, false] {
+            let bytes = encoded_as(&message, crc);
+            assert!(check(&bytes, PLACEMENT.physical, 1 << 20, true).is_ok(), "{message:?} {crc}");
+        }
+    }
+    // A message that was read and is stored again: with one property, the new one.
+    let again = NewMessage { properties: [&b"a\x01b\x02"[..], other].concat().into(), ..hello() };
+    let bytes = encoded_as(&again, true);
+    assert_eq!(decode(&bytes).unwrap().properties, b"a\x01b\x02");
 }
 
 #[test]
@@ -182,14 +245,15 @@ proptest! {
     #![proptest_config(crate::property_config())]
 
     #[test]
-    fn what_is_encoded_is_decoded_again(message in messages()) {
-        let bytes = encoded(&message);
-        prop_assert_eq!(bytes.len() as u64, encoded_len(&message));
+    fn what_is_encoded_is_decoded_again(message in messages(), crc in any::<bool>()) {
+        let bytes = encoded_as(&message, crc);
         let checked = check(&bytes, PLACEMENT.physical, bytes.len() as u64 + 8, true);
         let Ok(Checked::Record(record)) = checked else { panic!("{checked:?}") };
         prop_assert_eq!(record.topic, &*message.topic);
         prop_assert_eq!(record.body, &message.body[..]);
-        prop_assert_eq!(record.properties, &message.properties[..]);
+        prop_assert!(record.properties.starts_with(&message.properties));
+        prop_assert!(record.properties.len() - message.properties.len() <= usize::from(crc));
+        prop_assert_eq!(record.crc != RecordCrc::None, crc);
         prop_assert_eq!((record.born_host, record.store_host), (message.born_host, message.store_host));
         prop_assert_eq!((record.queue_id, record.flag), (message.queue_id, message.flag));
         prop_assert_eq!(record.sys_flag & !0x30, message.sys_flag & !0x30);
@@ -212,8 +276,10 @@ proptest! {
     }
 
     #[test]
-    fn a_record_cut_short_anywhere_is_no_record(message in messages(), cut in any::<prop::sample::Index>()) {
-        let bytes = encoded(&message);
+    fn a_record_cut_short_anywhere_is_no_record(
+        message in messages(), crc in any::<bool>(), cut in any::<prop::sample::Index>(),
+    ) {
+        let bytes = encoded_as(&message, crc);
         let cut = cut.index(bytes.len());
         prop_assert!(check(&bytes[..cut], PLACEMENT.physical, 1 << 20, true).is_err());
         // And as it lies in a segment whose rest was never written.

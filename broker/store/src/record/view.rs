@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::crc::{self, CRC_PROPERTY_BYTES, RecordCrc};
 use super::encode::body_crc;
 use super::{BORN_HOST_V6, MAGIC_BLANK, MAGIC_V1, MAGIC_V2, STORE_HOST_V6};
 use crate::{PhysicalOffset, QueueOffset};
@@ -39,8 +40,10 @@ pub struct RecordView<'a> {
     pub body: &'a [u8],
     /// The topic.
     pub topic: &'a str,
-    /// The encoded properties.
+    /// The encoded properties, without the CRC property.
     pub properties: &'a [u8],
+    /// What the CRC property says.
+    pub crc: RecordCrc,
 }
 
 /// What lies at a place in a segment.
@@ -94,6 +97,14 @@ pub enum Reason {
         /// BODYCRC.
         expected: u32,
     },
+    /// Something in the record isn't what was written.
+    #[error("the record's CRC is {found:#010x}, its CRC property says {expected:#010x}")]
+    RecordCrc {
+        /// Of the bytes that are there.
+        found: u32,
+        /// What the property says.
+        expected: u64,
+    },
 }
 
 /// Reads the record that `bytes` begin with: structure only, neither CRC nor place. More bytes may follow.
@@ -118,8 +129,8 @@ pub fn decode(bytes: &[u8]) -> Result<RecordView<'_>, Reason> {
 }
 
 /// Judges what `bytes`, which reach at least to that record's end, hold at `place` of a segment with `room` bytes from
-/// there to its end. With `crc` the body is checked, and whether
-/// anything was lost of the rest.
+/// there to its end. With `crc` the content is checked: against the record's own CRC, or, where it has none, the body against
+/// its CRC, and whether anything was lost of the rest.
 pub fn check(bytes: &[u8], place: PhysicalOffset, room: u64, crc: bool) -> Result<Checked<'_>, Reason> {
     let mut head = Cursor { bytes, position: 0 };
     let (size, magic) = (head.u32("size")?, head.u32("magic code")?);
@@ -136,13 +147,23 @@ pub fn check(bytes: &[u8], place: PhysicalOffset, room: u64, crc: bool) -> Resul
         return Err(Reason::Elsewhere(record.physical.0));
     }
     if crc {
-        let found = body_crc(record.body);
-        if found != record.body_crc {
-            return Err(Reason::BodyCrc { found, expected: record.body_crc });
-        }
-        check_properties(&record, place)?;
+        check_content(bytes, &record, place)?;
     }
     Ok(Checked::Record(record))
+}
+
+fn check_content(bytes: &[u8], record: &RecordView<'_>, place: PhysicalOffset) -> Result<(), Reason> {
+    match record.crc {
+        RecordCrc::Is(expected) => {
+            let found = crc::of(&bytes[..record.size as usize - CRC_PROPERTY_BYTES]);
+            if u64::from(found) == expected { Ok(()) } else { Err(Reason::RecordCrc { found, expected }) }
+        }
+        RecordCrc::Damaged => Err(Reason::Structure("CRC property")),
+        RecordCrc::None => {
+            let (found, expected) = (body_crc(record.body), record.body_crc);
+            if found == expected { check_properties(record, place) } else { Err(Reason::BodyCrc { found, expected }) }
+        }
+    }
 }
 
 /// The longest topic: its queues' directory has its name.
@@ -174,7 +195,7 @@ fn fields<'a>(at: &mut Cursor<'a>, size: u32, magic: u32) -> Result<RecordView<'
     let topic = std::str::from_utf8(at.take(usize::from(topic_len), "topic")?);
     let topic = topic.ok().filter(|topic| is_topic(topic)).ok_or(Reason::Structure("topic"))?;
     let properties_len = at.u16("properties")?;
-    let properties = at.take(usize::from(properties_len), "properties")?;
+    let (properties, crc) = crc::split(at.take(usize::from(properties_len), "properties")?);
     Ok(RecordView {
         size,
         body_crc,
@@ -192,10 +213,11 @@ fn fields<'a>(at: &mut Cursor<'a>, size: u32, magic: u32) -> Result<RecordView<'
         body,
         topic,
         properties,
+        crc,
     })
 }
 
-/// Judges the properties, which the body's CRC doesn't cover: what was lost of them reads as zeros to the record's end, or
+/// Judges the properties of a record without a CRC of its own, which the body's CRC doesn't cover: what was lost of them reads as zeros to the record's end, or
 /// from a sector's boundary to the sector's end. (Lost sooner in the record, it shows as no magic code, a wrong CRC, or a
 /// topic that is empty or has a zero in it. Such topics, and properties that end in zeros, are refused when written.)
 fn check_properties(record: &RecordView<'_>, place: PhysicalOffset) -> Result<(), Reason> {

@@ -72,7 +72,7 @@ fn a_segment_without_room_ends_with_a_blank_and_the_log_goes_on_in_the_next_one(
     let directory = tempfile::tempdir().unwrap();
     let mut opened = open_in(directory.path());
     let sized = |record_bytes: u64| {
-        let empty = record::encoded_len(&message("T", 0, b""));
+        let empty = record::encoded_len(&message("T", 0, b""), true);
         vec![7; (record_bytes - empty) as usize]
     };
     // Exactly the room for a blank is left: it fits.

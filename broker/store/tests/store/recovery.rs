@@ -251,7 +251,7 @@ fn a_queue_that_lacks_numbers_is_filled_with_blanks_that_readers_pass_over() {
             physical: PhysicalOffset(raw.len() as u64),
             store_timestamp_ms: 1,
         };
-        record::encode(&message("T", 0, &[number as u8]), placement, &mut raw);
+        record::encode(&message("T", 0, &[number as u8]), placement, true, &mut raw);
     }
     let expected = [(37, vec![37]), (38, vec![38]), (45, vec![45]), (90, vec![90])];
     let mut opened = open_in(directory.path());
