@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::config::BrokerConfig;
 use crate::core::{Core, Job, Limits, Standing};
 use crate::fatal::Fatal;
-use crate::ha::{Follower, HaConfig, HaServer};
+use crate::ha::{Follower, HaServer};
 use crate::heartbeat;
 use crate::registration::{self, Registrant};
 use crate::replica::ReplicaState;
@@ -70,19 +70,14 @@ impl Broker {
             max_parked_sends: config.max_queued_sends,
             slave_timeout_ms: config.slave_timeout_ms,
             sync_flush_timeout_ms: config.sync_flush_timeout_ms,
+            divergent: config.divergent,
         };
         let (core, writer) = Core::start(store.clone(), appender, replica, config.master.clone(), limits, clock)?;
         let log = Arc::clone(&core) as Arc<dyn Log>;
         let services = Services::open(config.services.clone(), store.clone(), log, Arc::clone(&core) as _)?;
         bridge.connect(&core, &services);
 
-        let ha_config = HaConfig {
-            group: config.name.clone(),
-            token: config.token.clone(),
-            heartbeat: Duration::from_millis(config.ha_heartbeat_ms),
-            housekeeping: Duration::from_millis(config.ha_housekeeping_ms),
-            batch_bytes: config.ha_batch_bytes,
-        };
+        let ha_config = config.ha.clone();
         let ha = HaServer::bind(config.ha_listen, Arc::clone(&core), ha_config.clone()).await?;
         let follower = Follower::start(Arc::clone(&core), ha_config);
         let handler = Arc::clone(&services) as Arc<dyn gantry_remoting::Handler>;
@@ -130,7 +125,7 @@ impl Broker {
         let identity = Identity {
             electors: config.electors.clone(),
             group: config.name.clone(),
-            token: config.token.clone(),
+            token: config.ha.token.clone(),
             client_address: address,
             ha_address: self.ha.local_addr().to_string(),
             priority: config.priority,

@@ -11,6 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use gantry_replication::master::{self, Durability, Mode};
 
+use crate::core::DivergentLimits;
+use crate::ha::HaConfig;
 use crate::services::ServicesConfig;
 
 /// Half of what an HA frame may hold: a segment's blank end is as long as what didn't fit, and records are longer than bodies.
@@ -35,8 +37,6 @@ pub struct BrokerConfig {
     pub replica: String,
     /// `gantryElectors`: where to report, `;` between them. None: this broker is alone, and master.
     pub electors: Vec<String>,
-    /// `gantryToken`: the group's secret, which its replicas and electors show each other.
-    pub token: String,
     /// `gantryAdvertisedMaster`: the address under which the group's master registers, whichever broker it is.
     pub advertised_master: Option<SocketAddr>,
     /// `gantryPriority`: preference among equals in an election, higher is better.
@@ -49,12 +49,15 @@ pub struct BrokerConfig {
     pub slave_timeout_ms: u64,
     /// `syncFlushTimeout`: the same for FLUSH_DISK_TIMEOUT.
     pub sync_flush_timeout_ms: u64,
-    /// `haSendHeartbeatInterval`: an idle master says so this often. 500 here (RocketMQ: 5 000): an election waits for it.
-    pub ha_heartbeat_ms: u64,
-    /// `haHousekeepingInterval`: an HA connection silent for this long is closed.
-    pub ha_housekeeping_ms: u64,
-    /// `haTransferBatchSize`: bytes of the log in one HA frame. 256 KiB here (RocketMQ: 32 KiB).
-    pub ha_batch_bytes: usize,
+    /// What is kept of tails that were cut: `gantryDivergentMaxFiles`, `gantryDivergentMaxBytes`.
+    pub divergent: DivergentLimits,
+    /// The HA connections' part:
+    /// - `gantryToken`: the group's secret, which its replicas and electors show each other.
+    /// - `haSendHeartbeatInterval`: an idle side says so this often. 500 here (RocketMQ: 5 000): an election waits for it.
+    /// - `haHousekeepingInterval`: a slave's connection that is silent, or takes nothing, for this long is closed.
+    /// - `haClientHeartbeatTimeout`: a slave leaves a master that is silent for this long; as `haHousekeepingInterval` by default.
+    /// - `haTransferBatchSize`: bytes of the log in one frame. 256 KiB here (RocketMQ: 32 KiB).
+    pub ha: HaConfig,
     /// `sendThreadPoolQueueCapacity`: sends that may wait for the log's writer.
     pub max_queued_sends: usize,
     /// `registerNameServerPeriod`: how often the broker registers.
@@ -90,16 +93,14 @@ impl BrokerConfig {
             name_servers: keys.list("namesrvAddr"),
             replica: keys.or("gantryReplica", format!("{name}-0"))?,
             electors: keys.list("gantryElectors"),
-            token: keys.or("gantryToken", String::new())?,
             advertised_master: keys.optional("gantryAdvertisedMaster")?,
             priority: keys.or("gantryPriority", 0)?,
             zone: keys.optional("gantryZone")?,
             master: keys.master(durability)?,
             slave_timeout_ms: keys.or("slaveTimeout", 3_000)?,
             sync_flush_timeout_ms: keys.or("syncFlushTimeout", 5_000)?,
-            ha_heartbeat_ms: keys.or("haSendHeartbeatInterval", 500)?,
-            ha_housekeeping_ms: keys.or("haHousekeepingInterval", 20_000)?,
-            ha_batch_bytes: keys.or("haTransferBatchSize", 256 << 10)?,
+            divergent: keys.divergent()?,
+            ha: keys.ha(&name)?,
             max_queued_sends: keys.or("sendThreadPoolQueueCapacity", 10_000)?,
             register_ms: keys.or("registerNameServerPeriod", 10_000)?,
             store: keys.store(&flush)?,
@@ -118,7 +119,7 @@ impl BrokerConfig {
                  `gantry-operator local up`, or set brokerRole=ASYNC_MASTER for a broker that stands alone"
             );
         }
-        let (batch, message) = (self.ha_batch_bytes, self.store.max_message_bytes as usize);
+        let (batch, message) = (self.ha.batch_bytes, self.store.max_message_bytes as usize);
         if batch > MAX_HA_BATCH_BYTES || message > MAX_HA_BATCH_BYTES {
             bail!(
                 "haTransferBatchSize={batch}, maxMessageSize={message}: at most {MAX_HA_BATCH_BYTES} each, or HA frames can't hold them"
@@ -177,6 +178,40 @@ impl Keys {
         config.degrade = self.choice("onShortage", &["Refuse", "Degrade"])? == "Degrade";
         config.lag_ms = self.or("haMaxTimeSlaveNotCatchup", config.lag_ms)?;
         Ok(config)
+    }
+
+    fn divergent(&mut self) -> Result<DivergentLimits> {
+        let default = DivergentLimits::default();
+        Ok(DivergentLimits {
+            max_files: self.or("gantryDivergentMaxFiles", default.max_files)?,
+            max_bytes: self.or("gantryDivergentMaxBytes", default.max_bytes)?,
+        })
+    }
+
+    fn ha(&mut self, group: &str) -> Result<HaConfig> {
+        let token: String = self.or("gantryToken", String::new())?;
+        let mut ha = HaConfig::new(group, token);
+        ha.heartbeat = self.interval("haSendHeartbeatInterval", ha.heartbeat)?;
+        ha.housekeeping = self.interval("haHousekeepingInterval", ha.housekeeping)?;
+        ha.master_silence = self.interval("haClientHeartbeatTimeout", ha.housekeeping)?;
+        ha.batch_bytes = self.or("haTransferBatchSize", ha.batch_bytes)?;
+        let silence = ha.housekeeping.min(ha.master_silence);
+        if silence <= ha.heartbeat {
+            bail!(
+                "haSendHeartbeatInterval={} must be below haHousekeepingInterval and haClientHeartbeatTimeout, or idle connections are closed",
+                ha.heartbeat.as_millis()
+            );
+        }
+        Ok(ha)
+    }
+
+    /// In milliseconds, at least 1.
+    fn interval(&mut self, key: &str, default: Duration) -> Result<Duration> {
+        let ms: u64 = self.or(key, default.as_millis() as u64)?;
+        if ms == 0 {
+            bail!("{key}=0: expected at least 1 millisecond");
+        }
+        Ok(Duration::from_millis(ms))
     }
 
     fn store(&mut self, flush: &str) -> Result<gantry_store::Config> {

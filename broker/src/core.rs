@@ -5,6 +5,7 @@
 //! record changed) passes through [`Core::settle`], under one short lock that is never held over I/O.
 
 mod acks;
+mod divergent;
 mod jobs;
 mod role;
 mod transitions;
@@ -23,7 +24,9 @@ use crate::clock::Clock;
 use crate::replica::ReplicaState;
 use crate::services::seam::{Log, NotServing, Role as ServiceRole, SendFailure, Submission};
 use acks::Waiting;
-pub use jobs::{Align, Answer, Job, Raw};
+use divergent::Divergent;
+pub use divergent::DivergentLimits;
+pub use jobs::{Align, Answer, Job, Raw, Survey};
 use role::{Gate, Role};
 
 /// Above what an elector gives a switchover.
@@ -43,6 +46,8 @@ pub struct Limits {
     pub slave_timeout_ms: Millis,
     /// See `syncFlushTimeout`.
     pub sync_flush_timeout_ms: Millis,
+    /// What is kept of tails that were cut.
+    pub divergent: DivergentLimits,
 }
 
 /// What the rest of the broker follows: who this replica is now.
@@ -72,6 +77,7 @@ pub struct Core {
     pub(crate) store: Store,
     master_config: master::Config,
     limits: Limits,
+    divergent: Divergent,
     queue: jobs::Queue,
     state: Mutex<State>,
     /// The log's written end, for those who send it on.
@@ -104,6 +110,7 @@ impl Core {
         transitions::reconcile(&mut replica, written)?;
         let core = Arc::new(Self {
             clock,
+            divergent: Divergent::new(store.root(), limits.divergent),
             store,
             master_config,
             limits,
@@ -190,13 +197,17 @@ impl Core {
         });
     }
 
-    /// A slave of this epoch is connected, its log ending at `end`.
-    pub fn slave_connected(&self, member: &Member, epoch: Epoch, end: u64) {
+    /// A slave of this epoch is connected, its log ending at `end`. `false`: that can't be.
+    pub fn slave_connected(&self, member: &Member, epoch: Epoch, end: u64) -> bool {
+        let mut sound = true;
         self.settle(|master, now| {
             if master.epoch() == epoch {
-                master.connected(member, end, now);
+                let marks = self.store.watermarks();
+                master.local(marks.written.0, marks.flushed.0);
+                sound = master.connected(member, end, now);
             }
         });
+        sound
     }
 
     /// A slave's connection ended.

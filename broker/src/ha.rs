@@ -5,10 +5,14 @@
 
 mod follower;
 mod frame;
+mod link;
+mod send;
 mod serve;
 mod session;
+mod sessions;
 
 pub use follower::Follower;
+pub use link::{Counters, Link, LinkStatus};
 pub use serve::HaServer;
 
 use std::time::Duration;
@@ -22,8 +26,24 @@ pub struct HaConfig {
     pub token: String,
     /// How often an idle side says something.
     pub heartbeat: Duration,
-    /// A peer silent for this long is closed, and so is one that doesn't take what is written to it.
+    /// A slave that is silent for this long is closed, and so is one that doesn't take what is written to it.
     pub housekeeping: Duration,
+    /// A slave leaves a master that is silent for this long.
+    pub master_silence: Duration,
     /// Bytes of the log in one frame.
     pub batch_bytes: usize,
+}
+
+impl HaConfig {
+    /// The defaults for a group and its secret.
+    pub fn new(group: impl Into<String>, token: impl Into<String>) -> Self {
+        Self {
+            group: group.into(),
+            token: token.into(),
+            heartbeat: Duration::from_millis(500),
+            housekeeping: Duration::from_secs(20),
+            master_silence: Duration::from_secs(20),
+            batch_bytes: 256 << 10,
+        }
+    }
 }

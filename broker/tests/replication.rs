@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gantry_broker::clock::Clock;
-use gantry_broker::core::{Core, Job, Limits, Standing};
+use gantry_broker::core::{Core, DivergentLimits, Job, Limits, Standing};
 use gantry_broker::ha::{Follower, HaConfig, HaServer};
 use gantry_broker::replica::ReplicaState;
 use gantry_broker::services::{Done, Log, SendFailure, Submission, Wait};
@@ -65,17 +65,13 @@ impl Node {
             max_parked_sends: 10_000,
             slave_timeout_ms: 60_000,
             sync_flush_timeout_ms: 60_000,
+            divergent: DivergentLimits::default(),
         };
         let master = Config::new(Mode::Sync, Durability::Written, 2);
         let (core, writer) = Core::start(store.clone(), appender, replica, master, limits, Clock::start()).unwrap();
         bridge.0.get_or_init(|| Arc::clone(&core));
-        let ha_config = HaConfig {
-            group: "g".to_owned(),
-            token: token.to_owned(),
-            heartbeat: Duration::from_millis(50),
-            housekeeping: Duration::from_secs(20),
-            batch_bytes: 64 << 10,
-        };
+        let ha_config =
+            HaConfig { heartbeat: Duration::from_millis(50), batch_bytes: 64 << 10, ..HaConfig::new("g", token) };
         let ha =
             HaServer::bind(SocketAddr::from(([127, 0, 0, 1], 0)), Arc::clone(&core), ha_config.clone()).await.unwrap();
         let follower = Follower::start(Arc::clone(&core), ha_config);
@@ -101,8 +97,11 @@ impl Node {
     }
 
     async fn follow(&self, record: &GroupRecord, master: &Node) {
+        self.follow_at(record, master.ha.local_addr().to_string()).await;
+    }
+
+    async fn follow_at(&self, record: &GroupRecord, address: String) {
         let (done, became) = oneshot::channel();
-        let address = master.ha.local_addr().to_string();
         self.core.submit_job(Job::BecomeSlave(record.clone(), Some(address), done));
         became.await.unwrap().unwrap();
     }
@@ -256,23 +255,137 @@ async fn promises_are_kept_an_epoch_is_opened_once_and_never_again_below_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_slave_that_reconnects_under_load_cuts_nothing() {
+    let (a, b) = (Node::start("a").await, Node::start("b").await);
+    let record = a.lead(1, &[&b]).await;
+    b.follow(&record, &a).await;
+    let body = "x".repeat(20_000);
+    let port = a.ha.local_addr().port();
+    let mut sends = Vec::new();
+    for round in 0..20 {
+        let before = a.store.watermarks().written;
+        sends.extend((0..20).map(|_| a.send(&body)));
+        // Another name of the same address: the connection is left with pieces on their way to the writer.
+        b.follow_at(&record, format!("{}:{port}", if round % 2 == 0 { "localhost" } else { "127.0.0.1" })).await;
+        b.until("the round before", |b| b.store.watermarks().written >= before).await;
+    }
+    for send in sends {
+        timeout(PATIENCE, send).await.unwrap().unwrap().unwrap();
+    }
+    assert!(a.log() == b.log(), "byte by byte");
+    assert!(!b.dir.path().join("divergent").exists(), "good bytes were taken for divergent ones");
+}
+
+/// Frames as they go over the wire, said by somebody who means no good.
+mod frames {
+    pub(super) fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![b'G', 1, kind, 0];
+        frame.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+        frame.extend_from_slice(payload);
+        frame
+    }
+
+    pub(super) fn hello(group: &str, token: &str, member: &str, promised: u64) -> Vec<u8> {
+        let hello = format!(
+            r#"{{"group":"{group}","token":"{token}","member":"{member}","promised":{promised},"epochs":[],"begin":0,"end":0,"life":1}}"#
+        );
+        frame(1, hello.as_bytes())
+    }
+
+    pub(super) fn ack(session: u64, written: u64, flushed: u64) -> Vec<u8> {
+        frame(4, &[session.to_be_bytes(), written.to_be_bytes(), flushed.to_be_bytes()].concat())
+    }
+}
+
+const STRANGER: &str = "s#000000000000abcd";
+const FENCED: [u8; 3] = [b'G', 1, 6];
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_is_refused_by_name_and_gets_nothing() {
     let a = Node::start("a").await;
     a.lead(1, &[]).await;
-    for (group, token) in [("g", "another token"), ("another group", "token")] {
-        let hello = format!(
-            r#"{{"group":"{group}","token":"{token}","member":"s#000000000000abcd","promised":9,"epochs":[],"end":0}}"#
-        );
-        let mut frame = vec![b'G', 1, 1, 0];
-        frame.extend_from_slice(&(hello.len() as u32).to_be_bytes());
-        frame.extend_from_slice(hello.as_bytes());
-        let answer = say(&a, &frame).await;
-        assert_eq!(answer[..3], [b'G', 1, 6], "fenced");
+    for (group, token) in [("g", "another token"), ("g", ""), ("another group", "token")] {
+        let answer = say(&a, &frames::hello(group, token, STRANGER, 9)).await;
+        assert_eq!(answer[..3], FENCED);
         assert!(String::from_utf8_lossy(&answer[8..]).contains("another group, or shows another token"));
     }
     assert!(a.core.slaves().is_empty());
     assert_eq!(*a.core.watch_standing().borrow(), Standing::Master { epoch: Epoch(1), start: 0 }, "and deposes nobody");
     assert!(say(&a, &0_u64.to_be_bytes()).await.is_empty(), "a slave of the classic protocol is closed");
+    a.until("all counted", |a| refused(a) == 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_and_frames_that_are_too_large_are_closed_at_once() {
+    let a = Node::start("a").await;
+    a.lead(1, &[]).await;
+    let two_mib = (2_u32 << 20).to_be_bytes();
+    let said: [&[u8]; 5] = [
+        b"GET / HTTP/1.1\r\n\r\n",
+        &[b'G', 1, 1, 0, two_mib[0], two_mib[1], two_mib[2], two_mib[3]],
+        &frames::frame(1, b"{\"group\":"),
+        &frames::frame(77, b""),
+        &frames::ack(1, 0, 0),
+    ];
+    for (count, bytes) in said.iter().enumerate() {
+        assert!(say(&a, bytes).await.is_empty(), "{bytes:?}");
+        a.until("counted", |a| refused(a) == count as u64 + 1).await;
+    }
+    assert!(a.core.slaves().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acknowledgement_that_cannot_be_ends_the_connection_and_counts_for_nothing() {
+    let (a, b) = (Node::start("a").await, Node::start("b").await);
+    let record = a.lead(1, &[&b]).await;
+    let early = a.send("not on b");
+    a.until("the write", |a| a.store.watermarks().written.0 > 0).await;
+    let end = a.store.watermarks().written.0;
+    let b_itself = b.core.member().to_string();
+    for (count, ack) in
+        [frames::ack(1, end + 1, 0), frames::ack(1, end, end + 1), frames::ack(2, end, end)].iter().enumerate()
+    {
+        let said = [frames::hello("g", "token", &b_itself, 1), ack.clone()].concat();
+        let answer = say(&a, &said).await;
+        assert_eq!(answer[..3], [b'G', 1, 2], "welcome; the connection ends by the acknowledgement");
+        a.until("counted", |a| refused(a) == count as u64 + 1).await;
+    }
+    assert_eq!(a.store.watermarks().confirmed.0, 0);
+    b.follow(&record, &a).await;
+    timeout(PATIENCE, early).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_a_slaves_store_is_refused_while_the_slave_is_heard() {
+    let (a, b) = (Node::start("a").await, Node::start("b").await);
+    let record = a.lead(1, &[&b]).await;
+    b.follow(&record, &a).await;
+    a.acked("on b").await;
+    let answer = say(&a, &frames::hello("g", "token", &b.core.member().to_string(), 1)).await;
+    assert_eq!(answer[..3], FENCED);
+    let text = String::from_utf8_lossy(&answer[8..]);
+    assert!(text.contains("is connected from 127.0.0.1") && text.contains("copy"), "{text}");
+    a.acked("the slave goes on").await;
+    let own_name = say(&a, &frames::hello("g", "token", "a#000000000000abcd", 1)).await;
+    assert!(String::from_utf8_lossy(&own_name[8..]).contains("the master's own name"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_stops_leaves_no_connection_behind() {
+    let (a, b) = (Node::start("a").await, Node::start("b").await);
+    let record = a.lead(1, &[&b]).await;
+    b.follow(&record, &a).await;
+    a.acked("on b").await;
+    let links = a.ha.links();
+    assert_eq!(links.len(), 1);
+    assert_eq!((&links[0].member, links[0].epoch), (&b.core.member(), Epoch(1)));
+    assert_eq!((links[0].written, links[0].next), (a.store.watermarks().written.0, a.store.watermarks().written.0));
+    a.stop().await;
+    b.until("the end of the connection", |b| b.core.report().master_heard_ms_ago.is_none()).await;
+}
+
+fn refused(node: &Node) -> u64 {
+    node.ha.counters().refused.load(std::sync::atomic::Ordering::Relaxed)
 }
 
 /// What the HA port answers before it closes.

@@ -38,8 +38,20 @@ pub struct OutOfOrder {
 pub enum Cut {
     /// Keep everything below this offset, cut the rest, go on from there.
     At(u64),
-    /// Nothing is shared (or what is shared is no longer retained): the whole log must be taken anew.
-    Nothing,
+    /// The whole log must be taken anew: nothing is shared, or nothing that the master still has or the replica still had.
+    Anew {
+        /// What the replica has below this is the master's own past; what it has from here on is its own.
+        shared: u64,
+    },
+}
+
+/// Where a log begins and ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Its oldest byte.
+    pub begin: u64,
+    /// Its end; never below `begin`.
+    pub end: u64,
 }
 
 impl EpochTable {
@@ -82,15 +94,20 @@ impl EpochTable {
         self.0.get(index + 1).map_or(log_end, |next| next.start).min(log_end)
     }
 
-    /// Where a replica with `self` and a log of `[.., replica_end)` must be cut to follow a master with `master` and a log
-    /// of `[master_oldest, master_end)`.
-    pub fn cut_against(&self, replica_end: u64, master: &Self, master_oldest: u64, master_end: u64) -> Cut {
-        for (index, mine) in self.0.iter().enumerate().rev() {
-            let Some(at) = master.0.iter().position(|theirs| theirs == mine) else { continue };
-            let shared = self.end_of(index, replica_end).min(master.end_of(at, master_end));
-            return if shared < master_oldest { Cut::Nothing } else { Cut::At(shared) };
+    /// Where a replica with `self` and this log must be cut to follow a master with that table and log.
+    pub fn cut_against(&self, mine: Extent, master: &Self, theirs: Extent) -> Cut {
+        for (index, entry) in self.0.iter().enumerate().rev() {
+            let Some(at) = master.0.iter().position(|other| other == entry) else { continue };
+            let shared = self.end_of(index, mine.end).min(master.end_of(at, theirs.end));
+            let there = shared >= theirs.begin && shared >= mine.begin;
+            return if there { Cut::At(shared) } else { Cut::Anew { shared: shared.max(mine.begin) } };
         }
-        Cut::Nothing
+        Cut::Anew { shared: mine.begin }
+    }
+
+    /// The table of a log that is a prefix, ending at `end`, of the log that this table is of.
+    pub fn prefix(&self, end: u64) -> Self {
+        Self(self.0.iter().copied().filter(|entry| entry.start <= end).collect())
     }
 }
 
@@ -122,32 +139,48 @@ mod tests {
         lines.try_into().unwrap()
     }
 
+    fn log(begin: u64, end: u64) -> Extent {
+        Extent { begin, end }
+    }
+
     #[test]
     fn a_slave_that_is_merely_behind_keeps_all_it_has() {
         let master = table(&[(1, 0), (2, 100)]);
-        assert_eq!(table(&[(1, 0)]).cut_against(60, &master, 0, 300), Cut::At(60));
-        assert_eq!(table(&[(1, 0), (2, 100)]).cut_against(250, &master, 0, 300), Cut::At(250));
+        assert_eq!(table(&[(1, 0)]).cut_against(log(0, 60), &master, log(0, 300)), Cut::At(60));
+        assert_eq!(table(&[(1, 0), (2, 100)]).cut_against(log(0, 250), &master, log(0, 300)), Cut::At(250));
     }
 
     #[test]
     fn an_old_master_is_cut_where_the_new_epoch_began() {
         let old_master = table(&[(1, 0)]);
         let new_master = table(&[(1, 0), (2, 100)]);
-        assert_eq!(old_master.cut_against(140, &new_master, 0, 300), Cut::At(100));
+        assert_eq!(old_master.cut_against(log(0, 140), &new_master, log(0, 300)), Cut::At(100));
     }
 
     #[test]
     fn a_master_that_nobody_followed_is_cut_back_to_the_last_shared_epoch() {
         let lonely = table(&[(1, 0), (2, 100)]);
         let master = table(&[(1, 0), (3, 80)]);
-        assert_eq!(lonely.cut_against(140, &master, 0, 300), Cut::At(80));
+        assert_eq!(lonely.cut_against(log(0, 140), &master, log(0, 300)), Cut::At(80));
     }
 
     #[test]
     fn logs_with_nothing_in_common_or_nothing_left_in_common_are_taken_anew() {
-        assert_eq!(table(&[(2, 0)]).cut_against(10, &table(&[(3, 0)]), 0, 50), Cut::Nothing);
-        assert_eq!(table(&[]).cut_against(0, &table(&[(3, 0)]), 0, 50), Cut::Nothing);
-        assert_eq!(table(&[(1, 0)]).cut_against(10, &table(&[(1, 0)]), 40, 50), Cut::Nothing);
+        let anew = |shared| Cut::Anew { shared };
+        assert_eq!(table(&[(2, 0)]).cut_against(log(0, 10), &table(&[(3, 0)]), log(0, 50)), anew(0));
+        assert_eq!(table(&[]).cut_against(log(0, 0), &table(&[(3, 0)]), log(0, 50)), anew(0));
+        // Merely too far behind: none of what it has is its own.
+        assert_eq!(table(&[(1, 0)]).cut_against(log(0, 10), &table(&[(1, 0)]), log(40, 50)), anew(10));
+        // Its log begins above what is shared: all of it is its own.
+        let late = table(&[(1, 0), (2, 30)]);
+        assert_eq!(late.cut_against(log(60, 90), &table(&[(1, 0), (3, 20)]), log(0, 50)), anew(60));
+    }
+
+    #[test]
+    fn a_prefix_knows_the_epochs_that_begin_up_to_its_end() {
+        let whole = table(&[(1, 0), (2, 100), (4, 100), (5, 200)]);
+        assert_eq!(whole.prefix(100), table(&[(1, 0), (2, 100), (4, 100)]));
+        assert_eq!(whole.prefix(99), table(&[(1, 0)]));
     }
 
     #[test]
@@ -170,13 +203,13 @@ mod tests {
             theirs in prop::collection::vec(0u64..20, 0..4),
             keep in 0u64..40,
         ) {
-            let (mut log, mut base) = (Vec::new(), EpochTable::default());
+            let (mut trunk, mut base) = (Vec::new(), EpochTable::default());
             for (index, len) in shared.iter().enumerate() {
-                base.open(Epoch(index as u64 + 1), log.len() as u64).unwrap();
-                log.extend(std::iter::repeat_n(index as u64 + 1, *len as usize));
+                base.open(Epoch(index as u64 + 1), trunk.len() as u64).unwrap();
+                trunk.extend(std::iter::repeat_n(index as u64 + 1, *len as usize));
             }
             let grow = |from: u64, step: u64, lens: &[u64], keep: usize| {
-                let (mut log, mut table) = (log[..keep.min(log.len()).max(1)].to_vec(), base.clone());
+                let (mut log, mut table) = (trunk[..keep.min(trunk.len()).max(1)].to_vec(), base.clone());
                 table.cut(log.len() as u64);
                 for (index, len) in lens.iter().enumerate() {
                     let epoch = from + index as u64 * step;
@@ -187,14 +220,14 @@ mod tests {
             };
             let (replica, replica_table) = grow(100, 2, &mine, usize::MAX);
             let (master, master_table) = grow(101, 2, &theirs, keep as usize);
-            match replica_table.cut_against(replica.len() as u64, &master_table, 0, master.len() as u64) {
+            match replica_table.cut_against(log(0, replica.len() as u64), &master_table, log(0, master.len() as u64)) {
                 Cut::At(at) => {
                     let at = at as usize;
                     prop_assert_eq!(&replica[..at], &master[..at]);
                     let same = replica.iter().zip(&master).take_while(|(a, b)| a == b).count();
                     prop_assert_eq!(at, same, "no shared byte is given up");
                 }
-                Cut::Nothing => prop_assert!(false, "they share the first epoch"),
+                Cut::Anew { .. } => prop_assert!(false, "they share the first epoch"),
             }
         }
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Epoch;
-use crate::epochs::{Cut, EpochTable};
+use crate::epochs::{Cut, EpochTable, Extent};
 use crate::promise::{Promise, Stale};
 
 /// A slave, as its hello describes it.
@@ -13,8 +13,8 @@ pub struct SlaveLog<'a> {
     pub promised: Epoch,
     /// Its log's epochs.
     pub epochs: &'a EpochTable,
-    /// The end of its log.
-    pub end: u64,
+    /// Where it begins and ends.
+    pub extent: Extent,
 }
 
 /// The master's log at the moment of the hello.
@@ -24,10 +24,8 @@ pub struct MasterLog<'a> {
     pub epoch: Epoch,
     /// Its log's epochs, the last of them its own.
     pub epochs: &'a EpochTable,
-    /// The oldest byte retained.
-    pub oldest: u64,
-    /// The end of what is written.
-    pub end: u64,
+    /// The oldest byte retained, and the end of what is written.
+    pub extent: Extent,
 }
 
 /// The master takes the slave.
@@ -40,8 +38,9 @@ pub struct Welcome {
     pub epochs: EpochTable,
     /// The slave keeps what lies below, and gets what follows.
     pub cut: u64,
-    /// Nothing is shared: the slave's log begins anew at `cut`, the master's oldest byte.
-    pub anew: bool,
+    /// The slave's log begins anew at `cut`, the master's oldest byte: what they share, if anything, one of them has no more. What
+    /// the slave has from here on is its own.
+    pub anew: Option<u64>,
     /// The end of the master's log at this moment. Whoever has come this far holds all that was acknowledged until now.
     pub end: u64,
 }
@@ -49,11 +48,11 @@ pub struct Welcome {
 /// What the slave must do to follow. A slave that promised a newer epoch isn't taken: it would refuse all the same.
 pub fn welcome(master: MasterLog<'_>, slave: SlaveLog<'_>) -> Result<Welcome, Stale> {
     Promise::restored(slave.promised).check(master.epoch)?;
-    let (cut, anew) = match slave.epochs.cut_against(slave.end, master.epochs, master.oldest, master.end) {
-        Cut::At(cut) => (cut, false),
-        Cut::Nothing => (master.oldest, true),
+    let (cut, anew) = match slave.epochs.cut_against(slave.extent, master.epochs, master.extent) {
+        Cut::At(cut) => (cut, None),
+        Cut::Anew { shared } => (master.extent.begin, Some(shared)),
     };
-    Ok(Welcome { epoch: master.epoch, epochs: master.epochs.clone(), cut, anew, end: master.end })
+    Ok(Welcome { epoch: master.epoch, epochs: master.epochs.clone(), cut, anew, end: master.extent.end })
 }
 
 #[cfg(test)]
@@ -71,24 +70,29 @@ mod tests {
     #[test]
     fn a_slave_hears_where_to_cut_and_how_far_the_master_is() {
         let (mine, theirs) = (table(&[(1, 0), (3, 80)]), table(&[(1, 0), (2, 100)]));
-        let master = MasterLog { epoch: Epoch(3), epochs: &mine, oldest: 0, end: 200 };
-        let welcome = welcome(master, SlaveLog { promised: Epoch(3), epochs: &theirs, end: 140 }).unwrap();
-        assert_eq!((welcome.cut, welcome.anew, welcome.end), (80, false, 200));
+        let master = MasterLog { epoch: Epoch(3), epochs: &mine, extent: Extent { begin: 0, end: 200 } };
+        let welcome =
+            welcome(master, SlaveLog { promised: Epoch(3), epochs: &theirs, extent: Extent { begin: 0, end: 140 } })
+                .unwrap();
+        assert_eq!((welcome.cut, welcome.anew, welcome.end), (80, None, 200));
     }
 
     #[test]
     fn an_empty_slave_begins_at_the_oldest_byte() {
         let (mine, theirs) = (table(&[(1, 0)]), table(&[]));
-        let master = MasterLog { epoch: Epoch(1), epochs: &mine, oldest: 40, end: 200 };
-        let welcome = welcome(master, SlaveLog { promised: Epoch(0), epochs: &theirs, end: 0 }).unwrap();
-        assert_eq!((welcome.cut, welcome.anew), (40, true));
+        let master = MasterLog { epoch: Epoch(1), epochs: &mine, extent: Extent { begin: 40, end: 200 } };
+        let welcome =
+            welcome(master, SlaveLog { promised: Epoch(0), epochs: &theirs, extent: Extent { begin: 0, end: 0 } })
+                .unwrap();
+        assert_eq!((welcome.cut, welcome.anew), (40, Some(0)));
     }
 
     #[test]
     fn a_slave_that_promised_a_newer_epoch_is_not_taken() {
         let epochs = table(&[(1, 0)]);
-        let master = MasterLog { epoch: Epoch(1), epochs: &epochs, oldest: 0, end: 10 };
-        let refused = welcome(master, SlaveLog { promised: Epoch(2), epochs: &epochs, end: 10 });
+        let master = MasterLog { epoch: Epoch(1), epochs: &epochs, extent: Extent { begin: 0, end: 10 } };
+        let refused =
+            welcome(master, SlaveLog { promised: Epoch(2), epochs: &epochs, extent: Extent { begin: 0, end: 10 } });
         assert_eq!(refused, Err(Stale { offered: Epoch(1), promised: Epoch(2) }));
     }
 }

@@ -22,4 +22,4 @@ pub mod types;
 pub mod wire;
 
 pub use record::{GroupRecord, Version};
-pub use types::{Epoch, Member, Millis, StoreId};
+pub use types::{Epoch, Member, Millis, StoreId, same_secret};

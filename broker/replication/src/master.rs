@@ -205,8 +205,12 @@ impl Master {
         assert!(self.flushed <= self.written, "flushed {} beyond written {}", self.flushed, self.written);
     }
 
-    /// A slave's connection stands, in this epoch, its log (after the cut) ending at `end`.
-    pub fn connected(&mut self, member: &Member, end: u64, now: Millis) {
+    /// A slave's connection stands, in this epoch, its log (after the cut) ending at `end`. An end beyond the own one counts for
+    /// nothing: `false`.
+    pub fn connected(&mut self, member: &Member, end: u64, now: Millis) -> bool {
+        if end > self.written {
+            return false;
+        }
         let lost = end < self.confirmed && self.membership.counts(member);
         if lost {
             // It acknowledged more than it has now (a disk that lost its tail): it no longer holds all that was acknowledged.
@@ -215,6 +219,7 @@ impl Master {
         let slave = self.slaves.entry(member.clone()).or_insert_with(|| Slave::unheard(now));
         // Only acknowledgements count as flushed. The old figures may be of a log that is no more.
         *slave = Slave { written: end, target: self.confirmed, ..Slave::unheard(now) };
+        true
     }
 
     /// A slave's connection ended.

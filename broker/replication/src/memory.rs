@@ -83,15 +83,8 @@ impl Memory {
     }
 
     /// The log was cut to a prefix of the master's, and ends at `end`: so far its table is the master's.
-    pub fn aligned(&self, masters: &EpochTable, end: u64) -> Result<Self, OutOfOrder> {
-        let mut epochs = self.epochs.clone();
-        epochs.cut(end);
-        for entry in masters.entries().iter().filter(|entry| entry.start <= end) {
-            if epochs.last().is_none_or(|last| last.epoch < entry.epoch) {
-                epochs.open(entry.epoch, entry.start)?;
-            }
-        }
-        Ok(Self { promised: self.promised, epochs })
+    pub fn aligned(&self, masters: &EpochTable, end: u64) -> Self {
+        Self { promised: self.promised, epochs: masters.prefix(end) }
     }
 
     /// A piece of the master's log begins at `from`, written in that epoch, which began there; nothing if the table knows it.
@@ -194,7 +187,13 @@ mod tests {
     fn a_slave_takes_over_the_masters_table_as_far_as_its_log_goes() {
         let old_master = memory(3, &[(1, 0), (2, 100)]);
         let masters = memory(3, &[(1, 0), (3, 80), (4, 120)]).epochs;
-        assert_eq!(old_master.aligned(&masters, 80).unwrap(), memory(3, &[(1, 0), (3, 80)]));
+        assert_eq!(old_master.aligned(&masters, 80), memory(3, &[(1, 0), (3, 80)]));
+        let stranger = memory(9, &[(5, 0), (7, 60)]);
+        assert_eq!(
+            stranger.aligned(&masters, 100),
+            memory(9, &[(1, 0), (3, 80)]),
+            "taken anew, nothing of its own is left"
+        );
     }
 
     #[test]

@@ -59,6 +59,12 @@ impl fmt::Display for Member {
     }
 }
 
+/// Whether two secrets are the same, in a time that doesn't tell how much of the shown one was right.
+pub fn same_secret(expected: &str, shown: &str) -> bool {
+    let differing = expected.bytes().zip(shown.bytes()).fold(0, |differing, (a, b)| differing | (a ^ b));
+    expected.len() == shown.len() && std::hint::black_box(differing) == 0
+}
+
 /// A text that is no member.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("`{0}` is no member: expected NAME#STOREID, the store id in 16 hexadecimal digits")]
@@ -101,6 +107,14 @@ mod tests {
         let member = Member::new("broker-a-0", StoreId(0xfeed));
         assert_eq!(member.to_string(), "broker-a-0#000000000000feed");
         assert_eq!(member.to_string().parse(), Ok(member));
+    }
+
+    #[test]
+    fn only_the_same_secret_is_the_same() {
+        assert!(same_secret("", "") && same_secret("s3cret", "s3cret"));
+        for other in ["", "s3cre", "s3crets", "S3cret", "s3creT"] {
+            assert!(!same_secret("s3cret", other), "{other}");
+        }
     }
 
     #[test]

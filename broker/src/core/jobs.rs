@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use gantry_replication::epochs::{EpochTable, Extent};
 use gantry_replication::handshake::Welcome;
 use gantry_replication::{Epoch, GroupRecord, Member};
 use gantry_store::Append;
@@ -17,6 +18,8 @@ pub enum Job {
     Sends(Vec<Submission>),
     /// Append a piece of the master's log.
     Raw(Raw),
+    /// Say where the log stands once everything before this has been done: what a handshake begins with.
+    Survey(Answer<Survey>),
     /// Make the log a prefix of the master's, as the handshake found out.
     Align(Align),
     /// Open the record's epoch and serve.
@@ -50,6 +53,16 @@ pub struct Raw {
     pub confirm: u64,
     /// Called from the writer's thread with the log's new end, or with why the piece was not appended.
     pub done: Box<dyn FnOnce(anyhow::Result<u64>) + Send>,
+}
+
+/// A log at one moment, with nothing on its way into it.
+pub struct Survey {
+    /// The highest epoch accepted.
+    pub promised: Epoch,
+    /// The log's epochs.
+    pub epochs: EpochTable,
+    /// Where it begins and ends.
+    pub extent: Extent,
 }
 
 /// What a slave does to its log before it follows.

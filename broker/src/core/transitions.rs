@@ -2,21 +2,20 @@
 //! be durable is so before the role is seen by anybody.
 
 use anyhow::{Context, Result, bail};
+use gantry_replication::epochs::Extent;
+use gantry_replication::handshake::Welcome;
 use gantry_replication::master::{LogEnds, Master};
-use gantry_replication::memory::Integrity;
+use gantry_replication::memory::{Integrity, Memory};
 use gantry_replication::{Epoch, GroupRecord};
 use gantry_store::PhysicalOffset;
 use tracing::{info, warn};
 
 use super::Standing;
-use super::jobs::Align;
+use super::jobs::{Align, Survey};
 use super::role::{MasterRole, Role, SlaveRole};
 use super::writer::{Writer, fail_all};
 use crate::replica::ReplicaState;
 use crate::services::seam::SendFailure;
-
-/// Where tails that were cut are kept, in the store directory.
-const DIVERGENT: &str = "divergent";
 
 impl Writer {
     pub(super) fn become_master(&mut self, record: &GroupRecord) -> Result<()> {
@@ -34,9 +33,12 @@ impl Writer {
         let config = self.core.master_config.clone();
         let mode = config.mode;
         let master = Master::open(config, record.master.clone(), record, ends, now);
-        self.enter(Role::Master(Box::new(MasterRole::new(master, mode, now))));
+        let before = self.enter(Role::Master(Box::new(MasterRole::new(master, mode, now))));
         info!(epoch = %record.epoch, start = ends.written, confirmed = ends.confirmed, "master: epoch opened");
         self.core.standing.send_replace(Standing::Master { epoch: record.epoch, start: ends.written });
+        if let Role::Master(role) = before {
+            step_down(*role);
+        }
         self.grown();
         Ok(())
     }
@@ -63,28 +65,52 @@ impl Writer {
         Ok(())
     }
 
+    /// Where the log stands, with nothing on its way into it.
+    pub(super) fn survey(&self) -> Survey {
+        let (begin, end) = (self.core.store.min_offset().0, self.core.store.watermarks().written.0);
+        let Memory { promised, epochs } = self.replica.memory().clone();
+        Survey { promised, epochs, extent: Extent { begin, end } }
+    }
+
     /// Makes this log a prefix of the master's. What is cut is kept in `divergent/`.
     pub(super) fn align(&mut self, align: &Align) -> Result<u64> {
         let welcome = &align.welcome;
         self.check_session(welcome.epoch)?;
-        let store = &self.core.store;
-        let oldest = store.min_offset();
-        let cut = if welcome.anew { oldest } else { PhysicalOffset(welcome.cut) };
-        let keep = store.root().join(DIVERGENT);
-        let truncated = self.appender.truncate(cut, Some(&keep)).context("can't cut the divergent tail")?;
-        if truncated.bytes > 0 {
-            let kept = truncated.kept.as_deref().map(|path| path.display().to_string());
-            warn!(epoch = %welcome.epoch, cut = cut.0, bytes = truncated.bytes, kept, "cut a divergent tail");
+        if let Some(shared) = welcome.anew {
+            self.begin_anew(welcome, shared)?;
+        } else {
+            self.cut(welcome.epoch, PhysicalOffset(welcome.cut), true)?;
         }
-        if welcome.anew && welcome.cut != oldest.0 {
-            self.appender.start_at(PhysicalOffset(welcome.cut)).context("can't begin where the master's log begins")?;
-        }
-        let end = store.watermarks().written.0;
-        let memory = self.replica.memory().aligned(&welcome.epochs, end)?;
+        let end = self.core.store.watermarks().written.0;
+        let memory = self.replica.memory().aligned(&welcome.epochs, end);
         self.replica.change(memory, self.replica.integrity().aligned(end, welcome.end))?;
         self.core.state.lock().replica = self.replica.clone();
         self.core.written.send_replace(end);
         Ok(end)
+    }
+
+    /// Only what is this replica's own is kept aside: the rest the master had, and has no more.
+    fn begin_anew(&mut self, welcome: &Welcome, shared: u64) -> Result<()> {
+        let oldest = self.core.store.min_offset();
+        let own = PhysicalOffset(shared.clamp(oldest.0, self.core.store.watermarks().written.0));
+        self.cut(welcome.epoch, own, true)?;
+        self.cut(welcome.epoch, oldest, false)?;
+        if welcome.cut != oldest.0 {
+            self.appender.start_at(PhysicalOffset(welcome.cut)).context("can't begin where the master's log begins")?;
+        }
+        Ok(())
+    }
+
+    fn cut(&mut self, session: Epoch, to: PhysicalOffset, keep: bool) -> Result<()> {
+        let bytes = self.core.store.watermarks().written.0.saturating_sub(to.0);
+        let keep = keep && bytes > 0 && self.core.divergent.make_room(bytes)?;
+        let directory = keep.then(|| self.core.divergent.directory());
+        let truncated = self.appender.truncate(to, directory).context("can't cut the divergent tail")?;
+        if truncated.bytes > 0 {
+            let kept = truncated.kept.as_deref().map(|path| path.display().to_string());
+            warn!(epoch = %session, cut = to.0, bytes = truncated.bytes, kept, "cut the log's tail");
+        }
+        Ok(())
     }
 
     /// A piece of the log begins: if its epoch is a new one, the table learns it first.

@@ -69,6 +69,10 @@ impl Writer {
                 let end = self.append_raw(&raw);
                 (raw.done)(end);
             }
+            Job::Survey(done) => {
+                let survey = self.survey();
+                answer(done, Ok(survey));
+            }
             Job::Align(align) => {
                 let end = self.align(&align);
                 answer(align.done, end);

@@ -11,13 +11,13 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::HaConfig;
-use super::frame::{Ack, Append, Frame, Hello};
+use super::frame::{Ack, Append, Frame, Hello, MAX_PAYLOAD_BYTES};
 use super::session::{read, write};
-use crate::core::{Align, Core, Job, Raw, Standing};
+use crate::core::{Align, Core, Job, Raw, Standing, Survey};
 use crate::fatal::Fatal;
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
@@ -25,6 +25,10 @@ const FIRST_BACK_OFF: Duration = Duration::from_millis(10);
 const LAST_BACK_OFF: Duration = Duration::from_secs(1);
 /// Received and not yet appended, at most.
 const MAX_PENDING_KIB: usize = 32 << 10;
+
+/// A session that lasted this long was a good one: the next is tried at once. One that fails sooner fails again, perhaps (a full
+/// disk does).
+const STEADY: Duration = Duration::from_secs(3);
 
 /// Follows whomever the replica's standing names.
 pub struct Follower {
@@ -48,6 +52,7 @@ async fn follow(core: Arc<Core>, config: HaConfig) {
     let _fatal = Fatal("the follower");
     let mut standing = core.watch_standing();
     let mut back_off = FIRST_BACK_OFF;
+    let life = fastrand::u64(1..);
     loop {
         let now = standing.borrow_and_update().clone();
         let Standing::Slave { epoch, ha_address: Some(address) } = now else {
@@ -56,14 +61,15 @@ async fn follow(core: Arc<Core>, config: HaConfig) {
             }
             continue;
         };
-        let mut followed = false;
+        let began = Instant::now();
         let ended = tokio::select! {
-            ended = session(&core, &config, epoch, &address, &mut followed) => ended,
+            ended = session(&core, &config, epoch, &address, life) => ended,
             _changed = standing.changed() => Ok(()),
         };
         core.lost_master(epoch);
         let Err(error) = ended else { continue };
-        back_off = if followed { FIRST_BACK_OFF } else { (back_off * 2).min(LAST_BACK_OFF) };
+        let steady = began.elapsed() >= STEADY;
+        back_off = if steady { FIRST_BACK_OFF } else { (back_off * 2).min(LAST_BACK_OFF) };
         let wait = back_off.mul_f64(0.5 + fastrand::f64() / 2.0);
         info!(%epoch, %address, reason = format!("{error:#}"), "not following; trying again in {wait:?}");
         tokio::select! {
@@ -73,21 +79,13 @@ async fn follow(core: Arc<Core>, config: HaConfig) {
     }
 }
 
-async fn session(core: &Arc<Core>, config: &HaConfig, epoch: Epoch, address: &str, followed: &mut bool) -> Result<()> {
+async fn session(core: &Arc<Core>, config: &HaConfig, epoch: Epoch, address: &str, life: u64) -> Result<()> {
     let stream = timeout(CONNECT_WITHIN, TcpStream::connect(address)).await.context("connecting took too long")??;
     stream.set_nodelay(true)?;
     let (from, mut to) = stream.into_split();
     let mut from = BufReader::with_capacity(256 << 10, from);
-    let hello = Hello {
-        group: config.group.clone(),
-        token: config.token.clone(),
-        member: core.member(),
-        promised: core.report().promised,
-        epochs: core.epochs(),
-        end: core.store.watermarks().written.0,
-    };
-    write(&mut to, &Frame::Hello(hello), config.housekeeping).await?;
-    let welcome = match read(&mut from, config.housekeeping).await? {
+    write(&mut to, &Frame::Hello(hello(core, config, life).await?), config.housekeeping).await?;
+    let welcome = match read(&mut from, MAX_PAYLOAD_BYTES, config.master_silence).await? {
         Frame::Welcome(welcome) => welcome,
         Frame::Fenced(fenced) => bail!("refused: {}", fenced.reason),
         other => bail!("answered the hello with {other:?}"),
@@ -97,7 +95,6 @@ async fn session(core: &Arc<Core>, config: &HaConfig, epoch: Epoch, address: &st
     }
     let end = align(core, welcome).await?;
     core.heard_master(epoch);
-    *followed = true;
     info!(%epoch, %address, from = end, "following");
     // Writes that fail end the session; there is one reason at most to tell.
     let (fail, mut failed) = mpsc::channel(1);
@@ -108,11 +105,29 @@ async fn session(core: &Arc<Core>, config: &HaConfig, epoch: Epoch, address: &st
     }
 }
 
+/// Says what the log looks like once all that an earlier session left on its way has been appended: judged without that, good bytes
+/// would be taken for divergent ones.
+async fn hello(core: &Core, config: &HaConfig, life: u64) -> Result<Hello> {
+    let (done, surveyed) = oneshot::channel();
+    core.submit_job(Job::Survey(done));
+    let Survey { promised, epochs, extent } = surveyed.await.context("the log's writer has ended")??;
+    Ok(Hello {
+        group: config.group.clone(),
+        token: config.token.clone(),
+        member: core.member(),
+        promised,
+        epochs,
+        begin: extent.begin,
+        end: extent.end,
+        life,
+    })
+}
+
 async fn align(core: &Core, welcome: Welcome) -> Result<u64> {
     let (done, aligned) = oneshot::channel();
     let (session, cut) = (welcome.epoch, welcome.cut);
-    if welcome.anew && core.store.min_offset() != core.store.watermarks().written {
-        warn!(%session, begin = cut, "nothing of this log is shared with the master's: it is taken anew");
+    if welcome.anew.is_some() && core.store.min_offset() != core.store.watermarks().written {
+        warn!(%session, begin = cut, "nothing of this log can be gone on from: it is taken anew from the master's oldest byte");
     }
     core.submit_job(Job::Align(Align { welcome, done }));
     aligned.await.context("the log's writer has ended")?
@@ -127,7 +142,7 @@ async fn take_log(
 ) -> Result<()> {
     let room = Arc::new(Semaphore::new(MAX_PENDING_KIB));
     loop {
-        let frame = read(&mut from, config.housekeeping).await?;
+        let frame = read(&mut from, MAX_PAYLOAD_BYTES, config.master_silence).await?;
         core.heard_master(epoch);
         let piece = match frame {
             Frame::Append(append) => append,

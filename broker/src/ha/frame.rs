@@ -26,6 +26,10 @@ const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 8;
 /// Above any record, and any blank at a segment's end.
 pub(super) const MAX_PAYLOAD_BYTES: u32 = 16 << 20;
+/// Of a hello, which comes from anybody: room for an epoch table of ten thousand failovers.
+pub(super) const MAX_HELLO_BYTES: u32 = 1 << 20;
+/// Of an acknowledgement.
+pub(super) const MAX_ACK_BYTES: u32 = 24;
 const APPEND_HEAD_BYTES: usize = 44;
 
 /// One frame.
@@ -48,8 +52,12 @@ pub(super) struct Hello {
     pub(super) member: Member,
     pub(super) promised: Epoch,
     pub(super) epochs: EpochTable,
+    /// Its log's oldest byte.
+    pub(super) begin: u64,
     /// The end of its log.
     pub(super) end: u64,
+    /// Drawn when its process began: two lives that show one store at once are a store and its copy.
+    pub(super) life: u64,
 }
 
 /// The master doesn't take it, or ends it.
@@ -86,8 +94,8 @@ pub(super) enum FrameError {
     Version(u8),
     #[error("frame of unknown kind {0}")]
     Kind(u8),
-    #[error("frame of {0} bytes is over the limit of {MAX_PAYLOAD_BYTES}")]
-    TooLarge(u32),
+    #[error("frame of {bytes} bytes is over the limit of {limit}")]
+    TooLarge { bytes: u32, limit: u32 },
     #[error("frame of kind {kind} has {bytes} bytes, which can't be")]
     Length { kind: u8, bytes: usize },
     #[error("piece of the log at {from}: CRC32C {computed:#010x} instead of {told:#010x}; damaged on its way")]
@@ -132,13 +140,13 @@ impl Frame {
         }
         let length = payload.len() - HEAD_BYTES + tail.len();
         let length = u32::try_from(length).ok().filter(|length| *length <= MAX_PAYLOAD_BYTES);
-        let length = length.ok_or(FrameError::TooLarge(u32::MAX))?;
+        let length = length.ok_or(FrameError::TooLarge { bytes: u32::MAX, limit: MAX_PAYLOAD_BYTES })?;
         payload[4..HEAD_BYTES].copy_from_slice(&length.to_be_bytes());
         Ok((payload, tail))
     }
 
-    /// Reads one frame.
-    pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> Result<Self, FrameError> {
+    /// Reads one frame, whose payload has at most `limit` bytes.
+    pub(super) async fn read(from: &mut (impl AsyncRead + Unpin), limit: u32) -> Result<Self, FrameError> {
         let mut head = [0; HEAD_BYTES];
         // The first byte alone first: a foreign peer may never send eight.
         from.read_exact(&mut head[..1]).await?;
@@ -150,8 +158,8 @@ impl Frame {
             return Err(FrameError::Version(head[1]));
         }
         let length = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
-        if length > MAX_PAYLOAD_BYTES {
-            return Err(FrameError::TooLarge(length));
+        if length > limit {
+            return Err(FrameError::TooLarge { bytes: length, limit });
         }
         let mut payload = BytesMut::with_capacity(length as usize);
         let mut rest = from.take(u64::from(length));
@@ -215,7 +223,10 @@ mod tests {
     }
 
     fn read(mut bytes: &[u8]) -> Result<Frame, FrameError> {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(Frame::read(&mut bytes))
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(Frame::read(&mut bytes, MAX_PAYLOAD_BYTES))
     }
 
     fn append(bytes: &[u8]) -> Frame {
@@ -235,9 +246,10 @@ mod tests {
                 member,
                 promised: Epoch(3),
                 epochs: epochs.clone(),
+                begin: 1,
                 end: 9,
+                life: 3,
             }),
-            Frame::Welcome(Welcome { epoch: Epoch(7), epochs, cut: 9, anew: false, end: 90 }),
             append(b"records"),
             Frame::Ack(Ack { session: Epoch(7), written: 2, flushed: 1 }),
             Frame::Heartbeat { session: Epoch(7), confirm: 1 },
@@ -259,7 +271,7 @@ mod tests {
     fn a_classic_slave_and_a_newer_gantry_are_told_apart() {
         assert!(matches!(read(&0_u64.to_be_bytes()), Err(FrameError::Foreign(0))));
         assert!(matches!(read(&[b'G', 2, 1, 0, 0, 0, 0, 0]), Err(FrameError::Version(2))));
-        assert!(matches!(read(&[b'G', 1, 3, 0, 0xff, 0, 0, 0]), Err(FrameError::TooLarge(_))));
+        assert!(matches!(read(&[b'G', 1, 3, 0, 0xff, 0, 0, 0]), Err(FrameError::TooLarge { .. })));
     }
 
     proptest! {

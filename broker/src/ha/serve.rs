@@ -1,40 +1,40 @@
-//! The master's side: takes slaves' connections and sends them the log.
+//! The master's side: takes slaves' connections, judges who may follow, and keeps their sessions.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
-use gantry_replication::epochs::EpochTable;
+use gantry_replication::epochs::Extent;
 use gantry_replication::handshake::{MasterLog, SlaveLog, Welcome, welcome};
-use gantry_replication::{Epoch, Member};
-use gantry_store::{PhysicalOffset, ReadLog};
-use parking_lot::Mutex;
+use gantry_replication::same_secret;
 use tokio::io::BufReader;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
-use tokio::task::JoinHandle;
-use tokio::time::{Duration, Instant, sleep_until};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Duration;
 use tracing::{info, warn};
 
 use super::HaConfig;
-use super::frame::{Ack, Append, Fenced, Frame, Hello};
-use super::session::{read, write};
+use super::frame::{Ack, Fenced, Frame, Hello, MAX_ACK_BYTES, MAX_HELLO_BYTES};
+use super::link::{Counters, Link, LinkStatus};
+use super::send::Sender;
+use super::session::{Refused, SendTimeout, is_peers_fault, read, write};
+use super::sessions::{Session, Sessions};
 use crate::core::{Core, Standing};
 use crate::fatal::Fatal;
 
 /// Connections at once; a group has at most nine replicas.
-const MAX_CONNECTIONS: u64 = 64;
-/// A slave that opened a connection has this long for its hello, and then for its first acknowledgement (it may have to cut its log).
+const MAX_CONNECTIONS: usize = 64;
+/// A slave that opened a connection has this long for its hello.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
-/// A confirm offset that moved after the last piece was sent is told after this long at most.
-const CONFIRM_WITHIN: Duration = Duration::from_millis(5);
+/// A slave that was silent for this many of its heartbeats may be taken for gone by another process that shows its store.
+const MISSED_HEARTBEATS: u32 = 3;
 
 /// Listens for slaves, whatever the replica's role: one that isn't master says so.
 pub struct HaServer {
     local: SocketAddr,
+    shared: Arc<Shared>,
     accepting: JoinHandle<()>,
 }
 
@@ -44,17 +44,30 @@ impl HaServer {
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("can't listen for slaves at {address}"))?;
         let local = listener.local_addr()?;
-        let shared = Arc::new(Shared { core, config, sessions: Mutex::default(), open: AtomicU64::new(0) });
-        Ok(Self { local, accepting: tokio::spawn(accept_all(listener, shared)) })
+        let silence = config.heartbeat * MISSED_HEARTBEATS;
+        let sessions = Sessions::new(Arc::clone(&core), silence.as_millis() as u64);
+        let shared = Arc::new(Shared { core, config, sessions, counters: Arc::default() });
+        Ok(Self { local, accepting: tokio::spawn(accept_all(listener, Arc::clone(&shared))), shared })
     }
 
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
     }
+
+    /// The slaves that are connected, by member.
+    pub fn links(&self) -> Vec<LinkStatus> {
+        self.shared.sessions.statuses()
+    }
+
+    /// What the port has seen.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.shared.counters
+    }
 }
 
 impl Drop for HaServer {
+    /// Ends all sessions, too: they are the accepting task's own.
     fn drop(&mut self) {
         self.accepting.abort();
     }
@@ -63,179 +76,146 @@ impl Drop for HaServer {
 struct Shared {
     core: Arc<Core>,
     config: HaConfig,
-    /// The present session of each slave: a newer one ends the older.
-    sessions: Mutex<HashMap<Member, Arc<Notify>>>,
-    open: AtomicU64,
+    sessions: Sessions,
+    counters: Arc<Counters>,
 }
 
 async fn accept_all(listener: TcpListener, shared: Arc<Shared>) {
+    let mut open = JoinSet::new();
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_ended) = open.join_next() => continue,
+        };
+        match accepted {
             Err(error) => {
                 warn!(%error, "accepting a slave failed; trying again");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
+            Ok((_, peer)) if open.len() >= MAX_CONNECTIONS => {
+                warn!(%peer, "HA connection refused: {MAX_CONNECTIONS} are open");
+            }
             Ok((stream, peer)) => {
-                if shared.open.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
-                    shared.open.fetch_sub(1, Ordering::Relaxed);
-                    warn!(%peer, "HA connection refused: {MAX_CONNECTIONS} are open");
-                    continue;
-                }
-                let shared = Arc::clone(&shared);
-                tokio::spawn(async move {
-                    let _fatal = Fatal("a slave's session");
-                    if let Err(error) = serve(&shared, stream).await {
-                        info!(%peer, reason = format!("{error:#}"), "HA connection ended");
-                    }
-                    shared.open.fetch_sub(1, Ordering::Relaxed);
-                });
+                open.spawn(take(Arc::clone(&shared), stream, peer));
             }
         }
     }
 }
 
-async fn serve(shared: &Shared, stream: TcpStream) -> Result<()> {
+async fn take(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
+    let _fatal = Fatal("a slave's session");
+    let Err(error) = serve(&shared, stream, peer).await else { return };
+    let reason = format!("{error:#}");
+    if is_peers_fault(&error) {
+        shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+        warn!(%peer, reason, "HA peer refused");
+    } else {
+        info!(%peer, reason, "HA connection ended");
+    }
+    if error.chain().any(<dyn std::error::Error>::is::<SendTimeout>) {
+        shared.counters.send_timeouts.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr) -> Result<()> {
     stream.set_nodelay(true)?;
+    let patience = shared.config.housekeeping;
     let (from, mut to) = stream.into_split();
     let mut from = BufReader::new(from);
-    let Frame::Hello(hello) = read(&mut from, HELLO_WITHIN).await? else { bail!("the first frame is no hello") };
+    let Frame::Hello(hello) = read(&mut from, MAX_HELLO_BYTES, HELLO_WITHIN).await? else {
+        return Err(Refused("the first frame is no hello".to_owned()).into());
+    };
     let welcome = match judge(shared, &hello) {
         Ok(welcome) => welcome,
         Err(refused) => {
             let reason = format!("{refused:#}");
-            write(&mut to, &Frame::Fenced(Fenced { reason: reason.clone() }), shared.config.housekeeping).await?;
-            bail!("{} refused: {reason}", hello.member);
+            write(&mut to, &Frame::Fenced(Fenced { reason }), patience).await?;
+            return Err(refused.context(format!("{} refused", hello.member)));
         }
     };
     let (epoch, epochs) = (welcome.epoch, welcome.epochs.clone());
-    write(&mut to, &Frame::Welcome(welcome), shared.config.housekeeping).await?;
-    let Frame::Ack(first) = read(&mut from, shared.config.housekeeping).await? else {
-        bail!("no acknowledgement after the welcome")
+    write(&mut to, &Frame::Welcome(welcome), patience).await?;
+    let Frame::Ack(first) = read(&mut from, MAX_ACK_BYTES, patience).await? else {
+        return Err(Refused(format!("{}: no acknowledgement after the welcome", hello.member)).into());
     };
-    if first.session != epoch {
-        bail!("{} acknowledges epoch {} in a session of epoch {epoch}", hello.member, first.session);
+    if first.session != epoch || first.flushed > first.written {
+        return Err(Refused(format!("{} begins a session of epoch {epoch} with {first:?}", hello.member)).into());
     }
-    let member = hello.member;
-    let replaced = Arc::new(Notify::new());
-    if let Some(older) = shared.sessions.lock().insert(member.clone(), Arc::clone(&replaced)) {
-        older.notify_one();
+    let now = shared.core.clock.now_ms();
+    let link = Link::new(hello.member, peer.to_string(), epoch, first.written, now);
+    let session = Session::new(link, hello.life);
+    let member = &session.link.member;
+    shared.sessions.enter(&session, first.written)?;
+    let _leave = Leave(shared, &session);
+    shared.counters.connections.fetch_add(1, Ordering::Relaxed);
+    info!(%member, %peer, %epoch, from = first.written, "slave connected");
+    let sender = Sender::new(&shared.core, &shared.config, &shared.counters, &session.link, epochs);
+    tokio::select! {
+        biased;
+        () = session.replaced() => bail!("{member} opened another connection"),
+        ended = take_acks(shared, &session, first, from) => ended,
+        ended = sender.run(first.written, to) => ended,
     }
-    shared.core.slave_connected(&member, epoch, first.written);
-    info!(%member, %epoch, from = first.written, "slave connected");
-    let session = Session { shared, member: &member, epoch, epochs };
-    let ended = tokio::select! {
-        ended = session.take_acks(first, from) => ended,
-        ended = session.send_log(first.written, to) => ended,
-        () = replaced.notified() => bail!("{member} opened another connection"),
-    };
-    // Not if a newer session has taken the place already: then this slave is connected.
-    let mut sessions = shared.sessions.lock();
-    if sessions.get(&member).is_some_and(|present| Arc::ptr_eq(present, &replaced)) {
-        sessions.remove(&member);
-        shared.core.slave_disconnected(&member);
+    .with_context(|| format!("slave {member}"))
+}
+
+/// However a session ends, it is known to have ended.
+struct Leave<'a>(&'a Shared, &'a Arc<Session>);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.sessions.leave(self.1);
     }
-    ended.with_context(|| format!("slave {member}"))
 }
 
 /// Judges a hello: what the slave must do to follow, or why it may not.
 fn judge(shared: &Shared, hello: &Hello) -> Result<Welcome> {
     let core = &shared.core;
-    if hello.group != shared.config.group || hello.token != shared.config.token {
-        bail!("it belongs to another group, or shows another token");
+    let refuse = |why: String| Err(anyhow::Error::from(Refused(why)));
+    if hello.group != shared.config.group || !same_secret(&shared.config.token, &hello.token) {
+        return refuse("it belongs to another group, or shows another token".to_owned());
     }
     if hello.member.name == core.member().name {
-        bail!("it has the master's own name; gantryReplica must differ in each replica");
+        return refuse("it has the master's own name; gantryReplica must differ in each replica".to_owned());
+    }
+    if hello.begin > hello.end {
+        return refuse(format!("its log is to begin at {} and to end at {}", hello.begin, hello.end));
     }
     core.heard_of(hello.promised);
     let standing = core.watch_standing();
     let Standing::Master { epoch, .. } = *standing.borrow() else { bail!("this replica is not master") };
-    let (epochs, oldest) = (core.epochs(), core.store.min_offset().0);
-    let master = MasterLog { epoch, epochs: &epochs, oldest, end: core.store.watermarks().written.0 };
-    let slave = SlaveLog { promised: hello.promised, epochs: &hello.epochs, end: hello.end };
+    shared.sessions.check(&hello.member, hello.life)?;
+    let extent = Extent { begin: core.store.min_offset().0, end: core.store.watermarks().written.0 };
+    let epochs = core.epochs();
+    let master = MasterLog { epoch, epochs: &epochs, extent };
+    let extent = Extent { begin: hello.begin, end: hello.end };
+    let slave = SlaveLog { promised: hello.promised, epochs: &hello.epochs, extent };
     Ok(welcome(master, slave)?)
 }
 
-struct Session<'a> {
-    shared: &'a Shared,
-    member: &'a Member,
-    epoch: Epoch,
-    epochs: EpochTable,
-}
-
-impl Session<'_> {
-    async fn take_acks(&self, first: Ack, mut from: BufReader<OwnedReadHalf>) -> Result<()> {
-        let mut ack = first;
-        loop {
-            if !self.shared.core.slave_acked(self.member, ack.session, ack.written, ack.flushed) {
-                bail!(
-                    "acknowledges {} of epoch {}, which can't be (or this master has stepped down)",
-                    ack.written,
-                    ack.session
-                );
+async fn take_acks(
+    shared: &Shared,
+    session: &Arc<Session>,
+    first: Ack,
+    mut from: BufReader<OwnedReadHalf>,
+) -> Result<()> {
+    let mut ack = first;
+    loop {
+        if !shared.sessions.acked(session, ack) {
+            let Ack { session: epoch, written, flushed } = ack;
+            let standing = shared.core.watch_standing();
+            if !matches!(*standing.borrow(), Standing::Master { epoch, .. } if epoch == session.link.epoch) {
+                bail!("no longer master of epoch {}", session.link.epoch);
             }
-            match read(&mut from, self.shared.config.housekeeping).await? {
-                Frame::Ack(next) => ack = next,
-                other => bail!("sent {other:?} where only acknowledgements belong"),
-            }
+            let end = shared.core.store.watermarks().written;
+            let why = format!(
+                "acknowledges {written} written and {flushed} flushed of epoch {epoch}, which can't be: the log ends at {end}"
+            );
+            return Err(Refused(why).into());
         }
-    }
-
-    async fn send_log(&self, mut next: u64, mut to: OwnedWriteHalf) -> Result<()> {
-        let core = &self.shared.core;
-        let (mut written, mut moved, mut standing) = (core.watch_written(), core.watch_moved(), core.watch_standing());
-        let patience = self.shared.config.housekeeping;
-        let mut told = u64::MAX;
-        loop {
-            if !matches!(*standing.borrow_and_update(), Standing::Master { epoch, .. } if epoch == self.epoch) {
-                let reason = format!("no longer master of epoch {}", self.epoch);
-                write(&mut to, &Frame::Fenced(Fenced { reason: reason.clone() }), patience).await?;
-                bail!(reason);
-            }
-            written.borrow_and_update();
-            moved.borrow_and_update();
-            let confirm = core.store.watermarks().confirmed.0;
-            if let Some(append) = self.piece(next, confirm)? {
-                next = append.from + append.bytes.len() as u64;
-                told = confirm;
-                write(&mut to, &Frame::Append(append), patience).await?;
-                continue;
-            }
-            let idle_until = Instant::now() + self.shared.config.heartbeat;
-            let mut quiet_until = if told == confirm { idle_until } else { Instant::now() + CONFIRM_WITHIN };
-            let grew = loop {
-                tokio::select! {
-                    changed = written.changed() => { changed?; break true }
-                    changed = standing.changed() => { changed?; break true }
-                    changed = moved.changed() => {
-                        changed?;
-                        if core.store.watermarks().confirmed.0 != told {
-                            quiet_until = quiet_until.min(Instant::now() + CONFIRM_WITHIN);
-                        }
-                    }
-                    () = sleep_until(quiet_until) => break false,
-                }
-            };
-            if !grew {
-                told = core.store.watermarks().confirmed.0;
-                write(&mut to, &Frame::Heartbeat { session: self.epoch, confirm: told }, patience).await?;
-            }
-        }
-    }
-
-    /// The next piece of the log, of one epoch.
-    fn piece(&self, from: u64, confirm: u64) -> Result<Option<Append>> {
-        match self.shared.core.store.read_log(PhysicalOffset(from), self.shared.config.batch_bytes)? {
-            ReadLog::AtEnd => Ok(None),
-            ReadLog::Gone { oldest } => bail!("it needs the log from {from}, but the oldest byte left is {oldest}"),
-            ReadLog::Bytes { mut bytes, .. } => {
-                let entry =
-                    self.epochs.epoch_at(from).with_context(|| format!("no epoch is known of offset {from}"))?;
-                let following = self.epochs.entries().iter().find(|other| other.epoch > entry.epoch);
-                if let Some(following) = following {
-                    bytes.truncate(usize::try_from(following.start - from).unwrap_or(usize::MAX).min(bytes.len()));
-                }
-                Ok(Some(Append { session: self.epoch, written_in: (entry.epoch, entry.start), from, confirm, bytes }))
-            }
+        match read(&mut from, MAX_ACK_BYTES, shared.config.housekeeping).await? {
+            Frame::Ack(next) => ack = next,
+            other => return Err(Refused(format!("sent {other:?} where only acknowledgements belong")).into()),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use gantry_remoting::code::response;
 use gantry_remoting::{Command, Connection, Handler, Inbound, Ticket};
+use gantry_replication::same_secret;
 use gantry_replication::wire::{ALTER_IN_SYNC, AlterInSync, HELLO, Hello, REPORT, Report};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::UnboundedSender;
@@ -135,10 +136,4 @@ fn session_of(connection: &Arc<Connection>) -> Result<&Session, Refusal> {
 fn parse<T: DeserializeOwned>(request: &Command) -> Result<T, Refusal> {
     serde_json::from_slice(&request.body.to_bytes())
         .map_err(|error| (response::INVALID_PARAMETER, format!("body of request code {}: {error}", request.code)))
-}
-
-/// In a time that doesn't tell how much of it was right.
-fn same_secret(expected: &str, shown: &str) -> bool {
-    let differing = expected.bytes().zip(shown.bytes()).fold(0, |differing, (a, b)| differing | (a ^ b));
-    expected.len() == shown.len() && differing == 0
 }

@@ -58,6 +58,16 @@ fn an_acknowledgement_of_another_epoch_or_beyond_the_log_counts_for_nothing() {
 }
 
 #[test]
+fn a_slave_whose_log_is_said_to_end_beyond_the_masters_is_not_connected() {
+    let mut master = master(&[0, 1], Durability::Written);
+    master.local(100, 0);
+    assert!(!master.connected(&member(1), 101, 1));
+    assert_eq!(master.confirm(1), 0);
+    assert!(master.connected(&member(1), 100, 1));
+    assert_eq!(master.confirm(1), 100);
+}
+
+#[test]
 fn a_dead_slave_holds_acknowledgements_until_the_record_has_dropped_it() {
     let mut master = master(&[0, 1, 2], Durability::Written);
     master.local(100, 0);

@@ -1,0 +1,103 @@
+//! Sends a slave the log, as it grows.
+
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context, Result, bail};
+use gantry_replication::epochs::EpochTable;
+use gantry_store::{PhysicalOffset, ReadLog};
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::time::{Duration, Instant, sleep_until};
+
+use super::HaConfig;
+use super::frame::{Append, Fenced, Frame};
+use super::link::{Counters, Link};
+use super::session::write;
+use crate::core::{Core, Standing};
+
+/// A confirm offset that moved after the last piece was sent is told after this long at most.
+const CONFIRM_WITHIN: Duration = Duration::from_millis(5);
+
+pub(super) struct Sender<'a> {
+    core: &'a Core,
+    config: &'a HaConfig,
+    counters: &'a Counters,
+    link: &'a Link,
+    /// Never changes in a session, whose epoch is the last one.
+    epochs: EpochTable,
+}
+
+impl<'a> Sender<'a> {
+    pub(super) fn new(
+        core: &'a Core,
+        config: &'a HaConfig,
+        counters: &'a Counters,
+        link: &'a Link,
+        epochs: EpochTable,
+    ) -> Self {
+        Self { core, config, counters, link, epochs }
+    }
+
+    /// Sends from `next` on until the connection fails or this is not its epoch's master any more.
+    pub(super) async fn run(&self, mut next: u64, mut to: OwnedWriteHalf) -> Result<()> {
+        let core = self.core;
+        let (mut written, mut moved, mut standing) = (core.watch_written(), core.watch_moved(), core.watch_standing());
+        let (epoch, patience) = (self.link.epoch, self.config.housekeeping);
+        let mut told = u64::MAX;
+        loop {
+            if !matches!(*standing.borrow_and_update(), Standing::Master { epoch: now, .. } if now == epoch) {
+                let reason = format!("no longer master of epoch {epoch}");
+                write(&mut to, &Frame::Fenced(Fenced { reason: reason.clone() }), patience).await?;
+                bail!(reason);
+            }
+            written.borrow_and_update();
+            moved.borrow_and_update();
+            let confirm = core.store.watermarks().confirmed.0;
+            if let Some(append) = self.piece(next, confirm)? {
+                let bytes = append.bytes.len() as u64;
+                next = append.from + bytes;
+                told = confirm;
+                write(&mut to, &Frame::Append(append), patience).await?;
+                self.link.sent(bytes, next);
+                self.counters.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+                continue;
+            }
+            let idle_until = Instant::now() + self.config.heartbeat;
+            let mut quiet_until = if told == confirm { idle_until } else { Instant::now() + CONFIRM_WITHIN };
+            let grew = loop {
+                tokio::select! {
+                    changed = written.changed() => { changed?; break true }
+                    changed = standing.changed() => { changed?; break true }
+                    changed = moved.changed() => {
+                        changed?;
+                        if core.store.watermarks().confirmed.0 != told {
+                            quiet_until = quiet_until.min(Instant::now() + CONFIRM_WITHIN);
+                        }
+                    }
+                    () = sleep_until(quiet_until) => break false,
+                }
+            };
+            if !grew {
+                told = core.store.watermarks().confirmed.0;
+                write(&mut to, &Frame::Heartbeat { session: epoch, confirm: told }, patience).await?;
+            }
+        }
+    }
+
+    /// The next piece of the log, of one epoch.
+    fn piece(&self, from: u64, confirm: u64) -> Result<Option<Append>> {
+        match self.core.store.read_log(PhysicalOffset(from), self.config.batch_bytes)? {
+            ReadLog::AtEnd => Ok(None),
+            ReadLog::Gone { oldest } => bail!("it needs the log from {from}, but the oldest byte left is {oldest}"),
+            ReadLog::Bytes { mut bytes, .. } => {
+                let entry =
+                    self.epochs.epoch_at(from).with_context(|| format!("no epoch is known of offset {from}"))?;
+                let following = self.epochs.entries().iter().find(|other| other.epoch > entry.epoch);
+                if let Some(following) = following {
+                    bytes.truncate(usize::try_from(following.start - from).unwrap_or(usize::MAX).min(bytes.len()));
+                }
+                let written_in = (entry.epoch, entry.start);
+                Ok(Some(Append { session: self.link.epoch, written_in, from, confirm, bytes }))
+            }
+        }
+    }
+}
