@@ -12,14 +12,15 @@ use std::sync::Arc;
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
+use crate::queue_numbers;
 use crate::queue_offsets::QueueOffsets;
 use crate::record::{self, BLANK_BYTES, Placement};
 use crate::segment::Segment;
 use crate::shared::Shared;
 use crate::store::Handle;
 use crate::{
-    Append, AppendError, Appended, Flush, NewMessage, NoSpace, PhysicalOffset, QueueOffset, RawError, StartError,
-    StoreFailure, TruncateError, Truncated, properties,
+    Append, AppendError, Appended, Flush, NewMessage, NoSpace, PhysicalOffset, QueueNumber, QueueOffset, RawError,
+    StartError, StoreFailure, TruncateError, Truncated, properties,
 };
 
 /// The buffer is written when it holds so much, however large the batch…
@@ -101,6 +102,20 @@ impl Appender {
     /// are forgotten.
     pub fn start_at(&mut self, at: PhysicalOffset) -> Result<(), StartError> {
         self.start_log_at(at)
+    }
+
+    /// Another replica's [`Store::queue_numbers`](crate::Store::queue_numbers), durably, after [`Self::start_at`]: queues that
+    /// this log doesn't know go on where they are there. Numbers of queues that it knows are passed over.
+    pub fn take_queue_numbers(&mut self, numbers: &[QueueNumber]) -> Result<(), StartError> {
+        let handle = Arc::clone(&self.handle);
+        let shared = &*handle.shared;
+        let _open = writable(shared)?;
+        let written = queue_numbers::replace(&*shared.fs, shared.root(), numbers);
+        let failed = |error| shared.fail("replacement", shared.root().join(queue_numbers::FILE), error);
+        written.map_err(|error| StartError::Failed(failed(error)))?;
+        let _dispatcher = shared.dispatching.lock();
+        queue_numbers::apply(numbers, &mut self.queue_offsets, &shared.queues);
+        Ok(())
     }
 
     /// The number that the next message of a queue will get: counts everything written, not only what is visible.

@@ -39,12 +39,20 @@ fn periodic(shared: &Shared) -> Result<(), Arc<StoreFailure>> {
         return Ok(());
     }
     match checkpoint::write(&*shared.fs, shared.root(), &checkpoint) {
-        Ok(()) => state.written = checkpoint,
+        Ok(()) => state.written(shared, checkpoint),
         // The old one stays in force: more to read at the next open, nothing wrong.
         Err(error) if is_no_space(&error) => tracing::warn!(%error, "no space for the checkpoint"),
         Err(error) => return Err(shared.fail("replacement", shared.root().join(checkpoint::FILE), error)),
     }
     Ok(())
+}
+
+impl Checkpointing {
+    /// The file says so now.
+    fn written(&mut self, shared: &Shared, checkpoint: Checkpoint) {
+        self.written = checkpoint;
+        shared.checkpointed.store(checkpoint.dispatched, Ordering::Release);
+    }
 }
 
 /// Invariant: once the store has failed its checkpoint stays as it is. A cut that failed half way is in there, and must be
@@ -88,6 +96,6 @@ pub(crate) fn write(
     still_whole(shared)?;
     let written = checkpoint::write(&*shared.fs, shared.root(), &checkpoint);
     written.map_err(|error| shared.fail("replacement", shared.root().join(checkpoint::FILE), error))?;
-    state.written = checkpoint;
+    state.written(shared, checkpoint);
     Ok(())
 }

@@ -75,6 +75,19 @@ impl CommitLog {
         segments.push(segment);
     }
 
+    /// What the segments take of the disk: they are allocated whole.
+    pub(crate) fn allocated_bytes(&self) -> u64 {
+        self.segments.read().iter().map(|segment| segment.len).sum()
+    }
+
+    /// Takes all segments before `base` out of the table, where one must remain to say where the log begins.
+    pub(crate) fn split_front(&self, base: u64) -> Vec<Arc<Segment>> {
+        let mut segments = self.segments.write();
+        let at = segments.partition_point(|segment| segment.base < base);
+        assert!(segments.get(at).is_some_and(|first| first.base == base), "a log begins with a segment, {base}");
+        segments.drain(..at).collect()
+    }
+
     /// Takes all segments from `base` on out of the table.
     pub(crate) fn split_off(&self, base: u64) -> Vec<Arc<Segment>> {
         let mut segments = self.segments.write();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::commit_log;
+use crate::{Retention, commit_log};
 
 /// How a store is opened. [`Config::new`] fills in RocketMQ's defaults.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub struct Config {
     pub max_open_queue_files: usize,
     /// `messageDelayLevel` in ms, level 1 first: what the tags code of a `SCHEDULE_TOPIC_XXXX` unit is made of.
     pub delay_levels_ms: Vec<i64>,
+    /// What is kept, and for how long.
+    pub retention: Retention,
     /// Where store timestamps come from.
     pub clock: Clock,
 }
@@ -70,6 +72,7 @@ impl Config {
             checkpoint_interval: Duration::from_secs(1),
             max_open_queue_files: 1024,
             delay_levels_ms: DELAY_LEVELS_S.iter().map(|seconds| seconds * 1000).collect(),
+            retention: Retention::default(),
             clock: Clock::system(),
         }
     }

@@ -99,6 +99,8 @@ pub struct Entry {
 pub struct Space {
     /// What we may still use.
     pub available_bytes: u64,
+    /// What nobody uses: more than that where root keeps some for itself.
+    pub free_bytes: u64,
     /// Its size.
     pub total_bytes: u64,
 }

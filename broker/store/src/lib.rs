@@ -11,6 +11,7 @@
 //! | `consumequeue/<topic>/<queue>/<20 digits>` | 20-byte units that point into the log |
 //! | `checkpoint` | RocketMQ's 40 bytes, and ours behind byte 64 (module `checkpoint`) |
 //! | `abort` | there while the store is open: found at start, the last stop was unclean |
+//! | `queuenumbers` | which numbers queues go on with of which nothing is left (module `queue_numbers`) |
 //! | `lock` | held while the store is open |
 //! | `commitlog.next`, `commitlog.cut` | a segment being allocated or replaced; removed at start. Beside the segments where `storePathCommitLog` names another place |
 
@@ -27,10 +28,12 @@ mod flusher;
 mod marks;
 mod message;
 mod offset;
+mod queue_numbers;
 mod queue_offsets;
 mod queues;
 mod read;
 mod recovery;
+mod retention;
 mod scan;
 mod segment;
 mod shared;
@@ -50,7 +53,9 @@ pub use error::{
 pub use events::{Dispatched, Events};
 pub use message::{Append, Appended, NewMessage, Truncated};
 pub use offset::{PhysicalOffset, QueueOffset};
+pub use queue_numbers::QueueNumber;
 pub use read::{Boundary, QueueInfo, QueueRange, ReadLimits, ReadLog, ReadQueue, ReadStatus};
+pub use retention::{DeleteWhen, Disk, NotHours, Retention};
 pub use store::{Store, Watermarks, open, open_on};
 
 /// The same cases in every run, and no files left behind.

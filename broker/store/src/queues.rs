@@ -13,7 +13,7 @@ pub(crate) mod unit;
 
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -95,6 +95,21 @@ impl Queue {
         self.max.load(Ordering::Acquire)
     }
 
+    /// Where its files are.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Units below `min` are not shown any more. Behind the dispatcher's gate.
+    pub(crate) fn raise_min(&self, min: u64) {
+        self.min.fetch_max(min.min(self.max()), Ordering::AcqRel);
+    }
+
+    /// Whether it has no unit that can be read.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.min.load(Ordering::Acquire) >= self.max()
+    }
+
     /// Whether it never had a unit.
     pub(crate) fn is_fresh(&self) -> bool {
         self.max() == 0
@@ -154,6 +169,13 @@ impl Queues {
         self.table.read().values().map(HashMap::len).sum()
     }
 
+    /// What all units take that can be read: files are sparse.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        let units = |queue: &Arc<Queue>| queue.max() - queue.min.load(Ordering::Acquire).min(queue.max());
+        let table = self.table.read();
+        table.values().flat_map(HashMap::values).map(units).sum::<u64>() * UNIT_BYTES as u64
+    }
+
     /// Reads units from `from` on into `into`, as many as fit and lie in one file; answers how many.
     pub(crate) fn read(&self, queue: &Queue, from: u64, into: &mut [u8]) -> Result<usize, (PathBuf, io::Error)> {
         let units = self.files.units_per_file();
@@ -178,6 +200,10 @@ impl Queues {
         while !rest.is_empty() {
             let (file_no, index) = (at / units, at % units);
             let count = ((units - index) as usize).min(rest.len() / UNIT_BYTES);
+            if index > 0 && queue.is_drained() && self.files.existing(queue, file_no)?.is_none() {
+                // Only its number was remembered, without a file.
+                self.fill_blanks(queue, file_no * units, at)?;
+            }
             let (now, later) = rest.split_at(count * UNIT_BYTES);
             queue.touched.fetch_max(at + count as u64, Ordering::AcqRel);
             self.files.write(queue, file_no, index * UNIT_BYTES as u64, now)?;
@@ -186,14 +212,16 @@ impl Queues {
         Ok(())
     }
 
-    /// Writes blanks over units `[from, to)`.
-    pub(crate) fn write_blanks(&self, queue: &Queue, from: u64, to: u64) -> Result<(), (PathBuf, io::Error)> {
+    /// Writes blanks over units `[from, to)`, all in one file, that nobody reads.
+    fn fill_blanks(&self, queue: &Queue, from: u64, to: u64) -> Result<(), (PathBuf, io::Error)> {
         const CHUNK_UNITS: u64 = 8192;
+        let units = self.files.units_per_file();
         let blanks = Unit::BLANK.encode().repeat((to - from).min(CHUNK_UNITS) as usize);
         let mut at = from;
         while at < to {
             let count = (to - at).min(CHUNK_UNITS);
-            self.write(queue, at, &blanks[..count as usize * UNIT_BYTES])?;
+            let bytes = &blanks[..count as usize * UNIT_BYTES];
+            self.files.write(queue, at / units, at % units * UNIT_BYTES as u64, bytes)?;
             at += count;
         }
         Ok(())
@@ -201,7 +229,7 @@ impl Queues {
 
     /// A fresh queue's first record is number `first`: what comes before it in its file is blank.
     pub(crate) fn begin(&self, queue: &Queue, first: u64) -> Result<(), (PathBuf, io::Error)> {
-        self.write_blanks(queue, first - first % self.files.units_per_file(), first)?;
+        self.fill_blanks(queue, first - first % self.files.units_per_file(), first)?;
         queue.begin_at(first);
         Ok(())
     }

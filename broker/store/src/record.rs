@@ -56,6 +56,20 @@ pub const BORN_HOST_V6: i32 = 1 << 4;
 /// System flag: the store host is an IPv6 address.
 pub const STORE_HOST_V6: i32 = 1 << 5;
 
+/// How much of a record [`store_time_ms`] needs.
+pub(crate) const TIME_HEAD_BYTES: usize = 76;
+
+/// A record's STORETIMESTAMP, from its first [`TIME_HEAD_BYTES`]; `None` if they are no record's.
+pub(crate) fn store_time_ms(head: &[u8]) -> Option<i64> {
+    let number =
+        |at: usize, len: usize| Some(head.get(at..at + len)?.iter().fold(0_u64, |n, &b| n << 8 | u64::from(b)));
+    if !matches!(number(4, 4)? as u32, MAGIC_V1 | MAGIC_V2) {
+        return None;
+    }
+    let born_v6 = number(36, 4)? as i32 & BORN_HOST_V6 != 0;
+    Some(number(if born_v6 { 68 } else { 56 }, 8)? as i64)
+}
+
 /// Whether a record with this system flag has a place in its queue: prepared and rolled back ones have none.
 pub fn has_queue_offset(sys_flag: i32) -> bool {
     !matches!(sys_flag & TRANSACTION_MASK, TRANSACTION_PREPARED | TRANSACTION_ROLLBACK)

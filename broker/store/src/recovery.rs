@@ -29,6 +29,7 @@ use crate::allocator;
 use crate::checkpoint::{self, Checkpoint};
 use crate::commit_log::segment_path;
 use crate::fs::{Fs, OpenMode};
+use crate::queue_numbers::{self, QueueNumber};
 use crate::queue_offsets::QueueOffsets;
 use crate::queues::files::QueueFiles;
 use crate::queues::recover::{self, recover};
@@ -84,13 +85,15 @@ impl Opening<'_> {
     fn run(&self, mut segments: Vec<Arc<Segment>>) -> Result<Recovered, OpenError> {
         let root = self.config.root.as_path();
         let oldest = segments.first().map_or(0, |first| first.base);
-        let (from, queues) = self.queues(oldest, &segments)?;
+        let numbers = read_numbers(&**self.fs, root)?;
+        let (from, queues) = self.queues(oldest, &segments, &numbers)?;
         let mut queue_offsets = QueueOffsets::default();
         for queue in queues.all() {
             queue_offsets.set(&queue.topic, queue.id, queue.max());
         }
 
         let (end, stopped) = scan(&segments, from, &mut queue_offsets)?;
+        queue_numbers::apply(&numbers, &mut queue_offsets, &queues);
         let flushed = self.known.map_or(0, |known| known.flushed);
         if end < flushed {
             return Err(self.damaged(&segments, end, flushed, stopped));
@@ -128,7 +131,12 @@ impl Opening<'_> {
     }
 
     /// The consume queues, and up to where they hold: the log has to be dispatched from there.
-    fn queues(&self, oldest: u64, segments: &[Arc<Segment>]) -> Result<(u64, Queues), OpenError> {
+    fn queues(
+        &self,
+        oldest: u64,
+        segments: &[Arc<Segment>],
+        numbers: &[QueueNumber],
+    ) -> Result<(u64, Queues), OpenError> {
         let end = segments.last().map_or(oldest, |last| last.end());
         let directory = self.config.root.join(queues::DIRECTORY);
         let make = || {
@@ -139,7 +147,9 @@ impl Opening<'_> {
         if let Some(known) = self.known.filter(|known| (oldest..=end).contains(&known.dispatched)) {
             let queues = make();
             match recover(&queues, &**self.fs, known.dispatched, oldest, self.clean_stop) {
-                Ok(()) if queues.count() as u32 >= known.queues => return Ok((known.dispatched, queues)),
+                Ok(()) if queues.count() as u32 + without_files(&queues, numbers) >= known.queues => {
+                    return Ok((known.dispatched, queues));
+                }
                 Ok(()) => tracing::warn!(
                     found = queues.count(),
                     expected = known.queues,
@@ -168,6 +178,23 @@ impl Opening<'_> {
             flushed: PhysicalOffset(flushed),
         }
     }
+}
+
+/// How many queues are known by their number only.
+fn without_files(queues: &Queues, numbers: &[QueueNumber]) -> u32 {
+    numbers.iter().filter(|number| queues.get(&number.topic, number.queue_id).is_none()).count() as u32
+}
+
+fn read_numbers(fs: &dyn Fs, root: &Path) -> Result<Vec<QueueNumber>, OpenError> {
+    let path = root.join(queue_numbers::FILE);
+    let numbers = queue_numbers::read(fs, root).map_err(io_error("read", &path))?;
+    Ok(numbers.unwrap_or_else(|| {
+        tracing::error!(
+            path = %path.display(),
+            "the file is damaged: a queue that has neither messages nor a consume queue file begins at 0 again"
+        );
+        Vec::new()
+    }))
 }
 
 /// Reads records from `from` on; answers where they end, and what is wrong there.

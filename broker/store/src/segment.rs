@@ -49,6 +49,11 @@ impl Segment {
         }
     }
 
+    /// Whether nobody else has this segment, or a slice of it: once it is out of the table that stays so.
+    pub(crate) fn is_unused(segment: &Arc<Self>) -> bool {
+        Arc::strong_count(segment) == 1 && segment.map.get().is_none_or(|map| Arc::strong_count(map) == 1)
+    }
+
     /// Writes zeros over `[from, to)` of the log, where anything else may be.
     pub(crate) fn zero(&self, from: u64, to: u64) -> io::Result<()> {
         let (from, to) = (from - self.base, to - self.base);

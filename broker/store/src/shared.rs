@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use crate::commit_log::CommitLog;
 use crate::fs::Fs;
 use crate::marks::Marks;
 use crate::queues::Queues;
-use crate::{Config, Events, NoSpace, StoreFailure};
+use crate::{Config, Events, NoSpace, StoreFailure, retention};
 
 pub(crate) struct Shared {
     pub(crate) config: Config,
@@ -34,9 +34,13 @@ pub(crate) struct Shared {
     pub(crate) checkpointing: Mutex<Checkpointing>,
     /// Store timestamp of the last dispatched record, ms since 1970; 0 before the first.
     pub(crate) dispatched_timestamp_ms: AtomicI64,
+    /// `dispatched` as the checkpoint on disk has it: a crash finds the log from there on.
+    pub(crate) checkpointed: AtomicU64,
+    pub(crate) retention: retention::State,
     pub(crate) flusher: Wake,
     pub(crate) dispatcher: Wake,
     pub(crate) checkpointer: Wake,
+    pub(crate) cleaner: Wake,
     pub(crate) stopping: AtomicBool,
     pub(crate) failure: OnceLock<Arc<StoreFailure>>,
 }
@@ -85,9 +89,13 @@ impl Shared {
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.allocator.stop();
-        for thread in [&self.flusher, &self.dispatcher, &self.checkpointer] {
+        for thread in self.threads() {
             thread.wake();
         }
+    }
+
+    fn threads(&self) -> [&Wake; 4] {
+        [&self.flusher, &self.dispatcher, &self.checkpointer, &self.cleaner]
     }
 
     pub(crate) fn failure(&self) -> Option<&Arc<StoreFailure>> {
@@ -104,7 +112,7 @@ impl Shared {
         if first {
             tracing::error!(%failure, "the store has failed");
             self.events.failed(failure);
-            for thread in [&self.flusher, &self.dispatcher, &self.checkpointer] {
+            for thread in self.threads() {
                 thread.wake();
             }
         }

@@ -15,8 +15,8 @@ pub use self::open::{open, open_on};
 use crate::queues::Queue;
 use crate::shared::Shared;
 use crate::{
-    Boundary, PhysicalOffset, QueueInfo, QueueOffset, QueueRange, ReadError, ReadLimits, ReadLog, ReadQueue,
-    StoreFailure,
+    Boundary, Disk, PhysicalOffset, QueueInfo, QueueNumber, QueueOffset, QueueRange, ReadError, ReadLimits, ReadLog,
+    ReadQueue, StoreFailure, queue_numbers, retention,
 };
 
 /// How far the log is, at one moment. `flushed ≤ written`, and `dispatched ≤ confirmed ≤ written`.
@@ -64,6 +64,44 @@ impl Store {
     /// The oldest byte of the log.
     pub fn min_offset(&self) -> PhysicalOffset {
         PhysicalOffset(self.shared().log.oldest())
+    }
+
+    /// How full the disk is, as of the last look.
+    pub fn disk(&self) -> Disk {
+        self.shared().retention.disk()
+    }
+
+    /// Retention may delete what lies below `offset`: what else it says (the owner's metadata) is safe elsewhere. Nothing is
+    /// deleted that wasn't released. At most what is dispatched by now; a truncation takes back what lies above it.
+    pub fn release(&self, offset: PhysicalOffset) {
+        let shared = self.shared();
+        shared.retention.release(offset.0.min(shared.marks.dispatched()));
+    }
+
+    /// Replicas still need the log from `from` on: retention leaves it to them as long as the disk doesn't count as full. `None`:
+    /// nobody needs anything.
+    pub fn hold_for_replicas(&self, from: Option<PhysicalOffset>) {
+        self.shared().retention.hold_for_replicas(from.map(|from| from.0));
+    }
+
+    /// Deletes expired segments now, whatever the hour, and goes on so for some rounds.
+    pub fn delete_expired(&self) {
+        self.shared().retention.delete_expired();
+        self.shared().cleaner.wake();
+    }
+
+    /// Removes consume queues' files that hold nothing any more; of the topics that aren't to be kept the whole of queues
+    /// of which nothing is left. Their next numbers are remembered. Answers how many queues went.
+    pub fn clean_queues(&self, keep: impl Fn(&str) -> bool) -> Result<usize, ReadError> {
+        retention::clean_queues(self.shared(), keep).map_err(|(path, source)| ReadError::Io { path, source })
+    }
+
+    /// The numbers of queues of which this log has nothing left: for a replica that begins with this log's oldest byte, see
+    /// [`Appender::take_queue_numbers`](crate::Appender::take_queue_numbers).
+    pub fn queue_numbers(&self) -> Result<Vec<QueueNumber>, ReadError> {
+        let shared = self.shared();
+        let numbers = queue_numbers::drained(&shared.queues, shared.log.oldest());
+        numbers.map_err(|(path, source)| ReadError::Io { path, source })
     }
 
     /// The write or sync that failed, if one has.

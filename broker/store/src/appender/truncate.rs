@@ -19,6 +19,7 @@ use crate::allocator::allocate_file;
 use crate::checkpoint::Checkpoint;
 use crate::checkpointer;
 use crate::fs::OpenMode;
+use crate::queue_numbers;
 use crate::record;
 use crate::recovery::CUT_FILE;
 use crate::scan::{End, Scanner};
@@ -94,6 +95,7 @@ impl Appender {
             }
         }
         shared.marks.lower(to);
+        shared.retention.turn_back(to);
         cut_segments(shared, to, written)?;
         checkpointer::write(shared, state, Checkpoint { cut: None, ..intent })
     }
@@ -121,6 +123,8 @@ impl Appender {
     pub(super) fn start_log_at(&mut self, at: PhysicalOffset) -> Result<(), StartError> {
         let handle = Arc::clone(&self.handle);
         let shared = &*handle.shared;
+        // A segment that is being deleted may have the name of one that is about to come.
+        let mut doomed = shared.retention.deleting.lock();
         let _open = writable(shared)?;
         let segment_bytes = shared.config.segment_bytes;
         let oldest = shared.log.oldest();
@@ -131,6 +135,7 @@ impl Appender {
         if !at.0.is_multiple_of(segment_bytes) {
             return Err(StartError::Unaligned { at, segment_bytes });
         }
+        doomed.finish(shared).map_err(StartError::Failed)?;
         self.active = None;
         let moved = self.move_start(shared, at.0);
         self.find_end();
@@ -157,6 +162,10 @@ impl Appender {
         shared.queues.clear().map_err(|(path, error)| Stop::Failed(shared.fail("removal", path, error)))?;
         self.queue_offsets.clear();
         shared.marks.reset(0);
+        shared.retention.turn_back(0);
+        let forgotten = queue_numbers::replace(&*shared.fs, shared.root(), &[]);
+        let numbers = shared.root().join(queue_numbers::FILE);
+        forgotten.map_err(|error| Stop::Failed(shared.fail("replacement", numbers, error)))?;
 
         let segment = next_segment(shared, at)?;
         shared.marks.reset(at);

@@ -68,6 +68,7 @@ impl Fs for RealFs {
         let figures = rustix::fs::statvfs(path)?;
         Ok(Space {
             available_bytes: figures.f_bavail.saturating_mul(figures.f_frsize),
+            free_bytes: figures.f_bfree.saturating_mul(figures.f_frsize),
             total_bytes: figures.f_blocks.saturating_mul(figures.f_frsize),
         })
     }

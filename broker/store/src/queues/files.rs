@@ -100,13 +100,44 @@ impl QueueFiles {
         Ok(())
     }
 
-    /// Removes a file at recovery.
+    /// The numbers of a queue's files before `end`, oldest first.
+    pub(crate) fn before(&self, queue: &Queue, end: u64) -> Result<Vec<u64>, FileError> {
+        let entries = match self.fs.list(&queue.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(|error| (queue.directory.clone(), error))?,
+        };
+        let numbers = entries.iter().filter_map(|entry| Some(entry.name.parse::<u64>().ok()? / self.file_bytes()));
+        Ok(numbers.filter(|number| *number < end).collect())
+    }
+
+    /// Removes a file that nobody writes to any more.
     pub(crate) fn remove(&self, queue: &Queue, file_no: u64) -> Result<(), FileError> {
         self.open.lock().files.remove(&(queue.key, file_no));
         self.dirty.lock().files.remove(&(queue.key, file_no));
         let path = self.path(queue, file_no);
         self.fs.remove_file(&path).map_err(|error| (path, error))?;
         self.dirty.lock().directories.insert(queue.directory.clone());
+        Ok(())
+    }
+
+    /// Removes all of a queue's files, and the topic's directory if it was the last one in there.
+    pub(crate) fn remove_queue(&self, queue: &Queue) -> Result<(), FileError> {
+        self.open.lock().files.retain(|(key, _), _| *key != queue.key);
+        self.dirty.lock().files.retain(|(key, _), _| *key != queue.key);
+        let topic = queue.directory.parent().unwrap_or(&queue.directory);
+        let remove = || {
+            match self.fs.remove_dir_all(&queue.directory) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            match self.fs.list(topic) {
+                Ok(left) if left.is_empty() => self.fs.remove_dir_all(topic),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            }
+        };
+        remove().map_err(|error| (queue.directory.clone(), error))?;
+        self.dirty.lock().directories.extend(topic.ancestors().take(2).map(Path::to_owned));
         Ok(())
     }
 

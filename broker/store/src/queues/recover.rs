@@ -150,7 +150,7 @@ fn walk_to_end(file: &dyn crate::fs::File, units: u64, bounds: Bounds) -> io::Re
 }
 
 /// The first unit of `[from, end)` whose record the log still has.
-fn find_min(queues: &Queues, queue: &Queue, from: u64, end: u64, oldest: u64) -> Result<u64, FileError> {
+pub(crate) fn find_min(queues: &Queues, queue: &Queue, from: u64, end: u64, oldest: u64) -> Result<u64, FileError> {
     let (mut low, mut high) = (from, end);
     while low < high {
         let middle = low.midpoint(high);

@@ -4,7 +4,7 @@ use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::thread;
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use crate::marks::Marks;
 use crate::record::MAX_TOPIC_BYTES;
 use crate::recovery::{self, ABORT_FILE, Recovered, io_error};
 use crate::shared::{Checkpointing, Shared, Wake};
-use crate::{Appender, Config, Events, OpenError, StoreFailure, checkpointer, dispatcher, flusher, queues};
+use crate::{Appender, Config, Events, OpenError, StoreFailure, checkpointer, dispatcher, flusher, queues, retention};
 
 /// Segments are whole numbers of pages.
 const PAGE_BYTES: u64 = 4096;
@@ -122,6 +122,7 @@ fn assemble(
         next_queue_sync: Instant::now(),
         written: recovered.checkpoint,
     };
+    let oldest = log.oldest();
     let shared = Arc::new(Shared {
         allocator: Allocator::new(Arc::clone(&fs), &config),
         config,
@@ -134,10 +135,13 @@ fn assemble(
         flushing: Mutex::new(()),
         dispatching: Mutex::new(()),
         checkpointing: Mutex::new(checkpointing),
+        checkpointed: AtomicU64::new(recovered.checkpoint.dispatched),
+        retention: retention::State::new(oldest),
         dispatched_timestamp_ms: AtomicI64::new(recovered.checkpoint.timestamp_ms),
         flusher: Wake::default(),
         dispatcher: Wake::default(),
         checkpointer: Wake::default(),
+        cleaner: Wake::default(),
         stopping: false.into(),
         failure: std::sync::OnceLock::new(),
     });
@@ -170,5 +174,6 @@ fn start_threads(handle: &Arc<Handle>) -> Result<(), OpenError> {
     start("store-segments", |_| None, |shared| shared.allocator.run())?;
     start("store-flush", |shared| Some(&shared.flusher), flusher::run)?;
     start("store-dispatch", |shared| Some(&shared.dispatcher), dispatcher::run)?;
-    start("store-checkpt", |shared| Some(&shared.checkpointer), checkpointer::run)
+    start("store-checkpt", |shared| Some(&shared.checkpointer), checkpointer::run)?;
+    start("store-clean", |shared| Some(&shared.cleaner), retention::run)
 }

@@ -16,6 +16,8 @@ use parking_lot::{Condvar, Mutex};
 /// Small segments, so that a few messages fill several.
 pub const SEGMENT_BYTES: u64 = 16 << 10;
 pub const ALL: ReadLimits = ReadLimits { max_count: 1 << 20, max_bytes: usize::MAX };
+/// What the stores' clock says, unless a test moves it.
+pub const NOW_MS: i64 = 1_700_000_000_000;
 const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Remembers what the store tells, and lets a test wait for it.
@@ -81,7 +83,7 @@ pub fn config(root: &Path) -> Config {
         flush: Flush::Sync,
         checkpoint_interval: Duration::from_millis(5),
         max_open_queue_files: 3,
-        clock: Clock::new(|| 1_700_000_000_000),
+        clock: Clock::new(|| NOW_MS),
         ..Config::new(root)
     }
 }

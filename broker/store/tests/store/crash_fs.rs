@@ -42,8 +42,9 @@ struct State {
     paths: BTreeMap<u64, PathBuf>,
     /// Directory changes since the last sync of the directory, oldest first.
     renames: Vec<Undo>,
-    /// The disk is full for allocations above this.
+    /// What is left of the disk, and how large it is, if not what it really is.
     pub available: Option<u64>,
+    total: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,11 +89,18 @@ impl CrashFs {
         let mut state = self.state.lock();
         state.fail_at = None;
         state.available = None;
+        state.total = None;
     }
 
     /// What the disk has left.
     pub fn set_available(&self, bytes: u64) {
         self.state.lock().available = Some(bytes);
+    }
+
+    /// What the disk has, and has left.
+    pub fn set_disk(&self, available: u64, total: u64) {
+        let mut state = self.state.lock();
+        (state.available, state.total) = (Some(available), Some(total));
     }
 
     /// Loses power: of what isn't synced, some survives. The store must be gone.
@@ -261,7 +269,12 @@ impl Fs for CrashFs {
 
     fn space(&self, path: &Path) -> io::Result<Space> {
         let real = RealFs.space(path)?;
-        Ok(Space { available_bytes: self.state.lock().available.unwrap_or(real.available_bytes), ..real })
+        let state = self.state.lock();
+        Ok(Space {
+            available_bytes: state.available.unwrap_or(real.available_bytes),
+            free_bytes: state.available.unwrap_or(real.free_bytes),
+            total_bytes: state.total.unwrap_or(real.total_bytes),
+        })
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {

@@ -14,3 +14,5 @@ mod faults;
 mod recovery;
 #[cfg(test)]
 mod replicas;
+#[cfg(test)]
+mod retention;
