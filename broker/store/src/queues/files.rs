@@ -1,6 +1,6 @@
 //! The consume queues' files: opened when needed, a bounded number of them kept open, and which of them are to be synced.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,7 +40,7 @@ struct OpenFile {
 
 #[derive(Default)]
 struct Dirty {
-    files: HashMap<FileKey, (PathBuf, Arc<dyn File>)>,
+    files: BTreeMap<FileKey, (PathBuf, Arc<dyn File>)>,
     directories: BTreeSet<PathBuf>,
 }
 
@@ -189,14 +189,18 @@ impl QueueFiles {
         let make = || {
             self.fs.create_dir_all(&queue.directory)?;
             let file = self.fs.open(&path, OpenMode::Create)?;
-            file.set_len(self.file_bytes())?;
+            if let Err(error) = file.set_len(self.file_bytes()) {
+                // One that is too short would be taken for whole by the next attempt.
+                self.fs.remove_file(&path)?;
+                return Err(error);
+            }
             Ok(file)
         };
-        let file = make().map_err(|error: io::Error| (path.clone(), error))?;
-        let mut dirty = self.dirty.lock();
-        // The queue's directory, the topic's, and the one of all topics: any of them may be new.
-        dirty.directories.extend(queue.directory.ancestors().take(3).map(Path::to_owned));
-        drop(dirty);
+        let made = make();
+        // The queue's directory, the topic's, and the one of all topics: any of them may be new, even if the rest failed. Not
+        // before they are, or a sync meanwhile would count.
+        self.dirty.lock().directories.extend(queue.directory.ancestors().take(3).map(Path::to_owned));
+        let file = made.map_err(|error: io::Error| (path, error))?;
         Ok(self.remember((queue.key, file_no), file))
     }
 
