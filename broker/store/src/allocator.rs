@@ -95,26 +95,35 @@ impl Allocator {
     pub(crate) fn run(&self) {
         let mut state = self.state.lock();
         while !state.stopped {
-            let Some(base) = state.wanted.take() else {
+            if state.wanted.is_none() {
                 self.changed.wait(&mut state);
                 continue;
-            };
-            state.busy = true;
-            drop(state);
-            let result = self.allocate(base);
-            state = self.state.lock();
-            state.busy = false;
-            match result {
-                Ok(segment) => state.ready = Some(segment),
-                Err(Error::NoSpace(error)) => {
-                    tracing::warn!(%error, "can't allocate the next segment ahead of its use");
-                }
-                Err(Error::Io(operation, path, error)) => {
-                    tracing::warn!(%error, operation, path = %path.display(), "can't allocate the next segment ahead of its use");
-                }
             }
-            self.changed.notify_all();
+            drop(state);
+            self.allocate_ahead();
+            state = self.state.lock();
         }
+    }
+
+    /// Makes ready what is wanted, if anything is.
+    pub(crate) fn allocate_ahead(&self) {
+        let mut state = self.state.lock();
+        let Some(base) = state.wanted.take() else { return };
+        state.busy = true;
+        drop(state);
+        let result = self.allocate(base);
+        let mut state = self.state.lock();
+        state.busy = false;
+        match result {
+            Ok(segment) => state.ready = Some(segment),
+            Err(Error::NoSpace(error)) => {
+                tracing::warn!(%error, "can't allocate the next segment ahead of its use");
+            }
+            Err(Error::Io(operation, path, error)) => {
+                tracing::warn!(%error, operation, path = %path.display(), "can't allocate the next segment ahead of its use");
+            }
+        }
+        self.changed.notify_all();
     }
 
     /// The state once the thread isn't at work, with nothing left for it to do.

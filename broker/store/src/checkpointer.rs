@@ -34,7 +34,20 @@ fn periodic(shared: &Shared) -> Result<(), Arc<StoreFailure>> {
         let pause = (begun.elapsed() * QUEUE_SYNC_SHARE).min(LONGEST_QUEUE_SYNC_PAUSE);
         state.next_queue_sync = begun + pause;
     }
-    let checkpoint = current(shared, &state);
+    replace(shared, &mut state)
+}
+
+/// Syncs the consume queues and writes a checkpoint, whenever the last ones were.
+pub(crate) fn now(shared: &Shared) -> Result<(), Arc<StoreFailure>> {
+    let mut state = shared.checkpointing.lock();
+    still_whole(shared)?;
+    sync_queues(shared, &mut state)?;
+    replace(shared, &mut state)
+}
+
+/// Writes what may be claimed now, if that is anything new.
+fn replace(shared: &Shared, state: &mut Checkpointing) -> Result<(), Arc<StoreFailure>> {
+    let checkpoint = current(shared, state);
     if checkpoint == state.written {
         return Ok(());
     }

@@ -100,7 +100,10 @@ impl Dispatcher {
         if end == from {
             return Ok(false);
         }
-        for pending in self.pending.values().filter(|pending| !pending.units.is_empty()) {
+        let mut with_units: Vec<_> = self.pending.values().filter(|pending| !pending.units.is_empty()).collect();
+        // One order in every run.
+        with_units.sort_by(|a, b| (&a.queue.topic, a.queue.id).cmp(&(&b.queue.topic, b.queue.id)));
+        for pending in with_units {
             let written = shared.queues.write(&pending.queue, pending.first, &pending.units);
             written.map_err(|error| cant_write(shared, error))?;
         }

@@ -38,6 +38,7 @@ mod scan;
 mod segment;
 mod shared;
 mod store;
+mod upkeep;
 
 pub mod atomic_file;
 pub mod fs;
@@ -56,7 +57,8 @@ pub use offset::{PhysicalOffset, QueueOffset};
 pub use queue_numbers::QueueNumber;
 pub use read::{Boundary, QueueInfo, QueueRange, ReadLimits, ReadLog, ReadQueue, ReadStatus};
 pub use retention::{DeleteWhen, Disk, NotHours, Retention};
-pub use store::{Store, Watermarks, open, open_on};
+pub use store::{Store, Watermarks, open, open_by_hand, open_on};
+pub use upkeep::Upkeep;
 
 /// The same cases in every run, and no files left behind.
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-pub use self::open::{open, open_on};
+pub use self::open::{open, open_by_hand, open_on};
 use crate::queues::Queue;
 use crate::shared::Shared;
 use crate::{

@@ -102,7 +102,7 @@ impl Appender {
 
     /// Gives back the queue numbers of all records in `[to, written)`; answers whose they were.
     fn take_back(&mut self, shared: &Shared, to: u64, written: u64) -> Result<Vec<(Arc<str>, u32)>, Arc<StoreFailure>> {
-        let mut queues = std::collections::HashSet::new();
+        let mut queues = std::collections::BTreeSet::new();
         for segment in shared.log.overlapping(to, written) {
             let scanned =
                 Scanner::new(&segment).scan(to.max(segment.base), written.min(segment.end()), false, |record| {

@@ -196,11 +196,11 @@ impl QueueFiles {
             }
             Ok(file)
         };
-        let made = make();
+        let file = make();
         // The queue's directory, the topic's, and the one of all topics: any of them may be new, even if the rest failed. Not
         // before they are, or a sync meanwhile would count.
         self.dirty.lock().directories.extend(queue.directory.ancestors().take(3).map(Path::to_owned));
-        let file = made.map_err(|error: io::Error| (path, error))?;
+        let file = file.map_err(|error: io::Error| (path, error))?;
         Ok(self.remember((queue.key, file_no), file))
     }
 

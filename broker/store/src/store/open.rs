@@ -19,7 +19,9 @@ use crate::marks::Marks;
 use crate::record::MAX_TOPIC_BYTES;
 use crate::recovery::{self, ABORT_FILE, Recovered, io_error};
 use crate::shared::{Checkpointing, Shared, Wake};
-use crate::{Appender, Config, Events, OpenError, StoreFailure, checkpointer, dispatcher, flusher, queues, retention};
+use crate::{
+    Appender, Config, Events, OpenError, StoreFailure, Upkeep, checkpointer, dispatcher, flusher, queues, retention,
+};
 
 /// Segments are whole numbers of pages.
 const PAGE_BYTES: u64 = 4096;
@@ -38,6 +40,17 @@ pub fn open(config: Config, events: Arc<dyn Events>) -> Result<(Store, Appender)
 
 /// [`open`] on any file system.
 pub fn open_on(fs: Arc<dyn Fs>, config: Config, events: Arc<dyn Events>) -> Result<(Store, Appender), OpenError> {
+    let (store, appender, _by_threads) = open_by_hand(fs, config, events)?;
+    start_threads(&store.handle)?;
+    Ok((store, appender))
+}
+
+/// [`open_on`] without threads: nothing is flushed, dispatched or allocated ahead unless [`Upkeep`] is told to.
+pub fn open_by_hand(
+    fs: Arc<dyn Fs>,
+    config: Config,
+    events: Arc<dyn Events>,
+) -> Result<(Store, Appender, Upkeep), OpenError> {
     check(&config)?;
     make_directories(&*fs, &config)?;
     let lock_path = config.root.join(LOCK_FILE);
@@ -47,9 +60,9 @@ pub fn open_on(fs: Arc<dyn Fs>, config: Config, events: Arc<dyn Events>) -> Resu
     let recovered = recovery::run(&fs, &config)?;
     let (shared, queue_offsets) = assemble(fs, config, events, recovered);
     dispatcher::catch_up(&shared).map_err(|failure| OpenError::Failed(Arc::clone(&failure)))?;
+    let upkeep = Upkeep::new(Arc::clone(&shared));
     let handle = Arc::new(Handle { shared, threads: Mutex::default(), lock: Mutex::new(Some(lock)) });
-    start_threads(&handle)?;
-    Ok((Store { handle: Arc::clone(&handle) }, Appender::new(handle, queue_offsets)))
+    Ok((Store { handle: Arc::clone(&handle) }, Appender::new(handle, queue_offsets), upkeep))
 }
 
 impl Handle {

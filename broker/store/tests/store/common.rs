@@ -12,6 +12,7 @@ use gantry_store::{
     PhysicalOffset, QueueOffset, ReadLimits, ReadLog, ReadQueue, ReadStatus, Store, StoreFailure, open, open_on,
 };
 use parking_lot::{Condvar, Mutex};
+use tempfile::TempDir;
 
 /// Small segments, so that a few messages fill several.
 pub const SEGMENT_BYTES: u64 = 16 << 10;
@@ -208,6 +209,11 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
         std::thread::yield_now();
     }
+}
+
+/// A directory in memory where the system has such: thousands of small stores need no disk.
+pub fn memory_dir() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 /// A small generator: the same seed, the same numbers.

@@ -1,12 +1,14 @@
-//! A file system that fails at a chosen call, and one that loses power.
+//! A file system that fails at a chosen call, and one that loses power at any.
 //!
-//! It works on real files in a temporary directory, and remembers what was there before each write that isn't synced yet.
-//! Power loss puts a random choice of it back, sector by sector, and undoes directory changes that no sync of their
-//! directory made durable.
+//! It works on real files in a temporary directory, which are the live image, and remembers what was there before each
+//! change that isn't synced yet. Power loss makes the durable image of it: sector by sector a random choice of the old and
+//! the new content, the length from before or after, and directory changes undone from some point on, for those that no
+//! sync of their directory made durable.
 
 #![allow(unreachable_pub, reason = "a test program exports nothing")]
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -25,39 +27,59 @@ pub struct CrashFs {
     state: Arc<Mutex<State>>,
 }
 
+/// What happens at a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails, and nothing is done.
+    Eio,
+    /// The same; heals.
+    Enospc,
+    /// A write fails in the middle, between two sectors: what lies before is there.
+    Short,
+    /// The power goes out before it: nothing is done any more, until [`CrashFs::heal`].
+    Crash,
+}
+
 #[derive(Default)]
 struct State {
-    /// Calls that can fail so far.
-    calls: u64,
-    /// The call that fails, and how; and whether all later ones of its kind do, too.
-    fail_at: Option<(u64, Fault)>,
+    /// The names of all calls since the last [`CrashFs::strike_at`].
+    calls: Vec<&'static str>,
+    /// The call that is struck, and how.
+    strike: Option<(usize, Fault)>,
+    struck: Option<&'static str>,
     /// The next call of this name fails.
     fail_next: Option<&'static str>,
-    failed: Option<&'static str>,
-    /// By inode: sectors as they were at the last sync, for those that were written since.
-    unsynced: BTreeMap<u64, BTreeMap<u64, Vec<u8>>>,
-    /// Sectors that a failed sync left marked as clean: no later sync writes them, unless they are written again.
-    dropped: BTreeMap<u64, BTreeMap<u64, Vec<u8>>>,
-    /// By inode: where the file is.
-    paths: BTreeMap<u64, PathBuf>,
+    dead: bool,
+    /// Zeroing without writing works, as on ext4 and XFS.
+    zeroes_ranges: bool,
+    /// By inode.
+    files: BTreeMap<u64, Unsynced>,
     /// Directory changes since the last sync of the directory, oldest first.
-    renames: Vec<Undo>,
+    changes: Vec<Change>,
     /// What is left of the disk, and how large it is, if not what it really is.
-    pub available: Option<u64>,
+    available: Option<u64>,
     total: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    Eio,
-    Enospc,
+/// What a file would lose.
+struct Unsynced {
+    path: PathBuf,
+    /// Its length at the last sync, if that was another one.
+    len: Option<u64>,
+    /// Sectors as they were at the last sync, for those that were written since.
+    sectors: BTreeMap<u64, Vec<u8>>,
+    /// Sectors that a failed sync left marked as clean: no later sync writes them, unless they are written again.
+    dropped: BTreeMap<u64, Vec<u8>>,
 }
 
-enum Undo {
+/// A directory change that may be lost.
+enum Change {
     /// Made: goes away.
     Created(PathBuf),
-    /// Removed or renamed over: this content comes back.
+    /// Removed or emptied: this content comes back.
     Gone(PathBuf, Vec<u8>),
+    /// Renamed: the old name comes back, and what the new one meant before.
+    Renamed { from: PathBuf, to: PathBuf, over: Option<Vec<u8>> },
 }
 
 struct CrashFile {
@@ -67,12 +89,24 @@ struct CrashFile {
 }
 
 impl CrashFs {
-    /// Lets the `k`th call (from 0) from now on fail.
-    pub fn fail_call(&self, k: u64, fault: Fault) {
+    /// One that zeroes ranges without writing, or not.
+    pub fn new(zeroes_ranges: bool) -> Self {
+        let fs = Self::default();
+        fs.state.lock().zeroes_ranges = zeroes_ranges;
+        fs
+    }
+
+    /// Lets the `k`th call (from 0) from now on be struck.
+    pub fn strike_at(&self, k: usize, fault: Fault) {
         let mut state = self.state.lock();
-        state.calls = 0;
-        state.failed = None;
-        state.fail_at = Some((k, fault));
+        state.calls.clear();
+        state.struck = None;
+        state.strike = Some((k, fault));
+    }
+
+    /// The names of all calls so far, in order.
+    pub fn calls(&self) -> Vec<&'static str> {
+        self.state.lock().calls.clone()
     }
 
     /// Lets the next call of that name fail with EIO.
@@ -80,14 +114,16 @@ impl CrashFs {
         self.state.lock().fail_next = Some(name);
     }
 
-    /// The call that failed, if it came to it.
-    pub fn failed(&self) -> Option<&'static str> {
-        self.state.lock().failed
+    /// The call that was struck, if it came to it.
+    pub fn struck(&self) -> Option<&'static str> {
+        self.state.lock().struck
     }
 
+    /// Nothing is struck any more, and there is power again.
     pub fn heal(&self) {
         let mut state = self.state.lock();
-        state.fail_at = None;
+        state.strike = None;
+        state.dead = false;
         state.available = None;
         state.total = None;
     }
@@ -106,37 +142,18 @@ impl CrashFs {
     /// Loses power: of what isn't synced, some survives. The store must be gone.
     pub fn lose_power(&self, random: &mut Random) {
         let mut state = self.state.lock();
-        for (inode, sectors) in std::mem::take(&mut state.unsynced) {
-            let path = state.paths[&inode].clone();
-            // A disk may have written much or nothing of it.
-            let survives_in_10 = [0, 1, 5, 9, 10][random.below(5) as usize];
-            let file = RealFs.open(&path, OpenMode::Write).unwrap();
-            for (sector, before) in sectors {
-                if random.below(10) >= survives_in_10 {
-                    file.write_all_at(&before, sector * SECTOR_BYTES).unwrap();
-                }
-            }
-        }
-        for (inode, sectors) in std::mem::take(&mut state.dropped) {
-            let file = RealFs.open(&state.paths[&inode], OpenMode::Write).unwrap();
-            for (sector, before) in sectors {
-                file.write_all_at(&before, sector * SECTOR_BYTES).unwrap();
-            }
+        let mut files: Vec<_> = std::mem::take(&mut state.files).into_values().collect();
+        // One order in every run; inodes are the system's choice.
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        for file in files {
+            file.lose(random);
         }
         // A journal keeps the order of directory changes: some of the last ones are lost.
-        let lost = random.below(state.renames.len() as u64 + 1) as usize;
-        let kept = state.renames.len() - lost;
-        for undo in state.renames.split_off(kept).into_iter().rev() {
-            match undo {
-                Undo::Created(path) if path.is_dir() => std::fs::remove_dir_all(path).unwrap(),
-                Undo::Created(path) => drop(std::fs::remove_file(path)),
-                Undo::Gone(path, content) => {
-                    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-                    std::fs::write(path, content).unwrap();
-                }
-            }
+        let kept = random.below(state.changes.len() as u64 + 1) as usize;
+        for change in state.changes.split_off(kept).into_iter().rev() {
+            change.undo();
         }
-        state.renames.clear();
+        state.changes.clear();
     }
 
     fn call(&self, name: &'static str) -> io::Result<()> {
@@ -146,33 +163,89 @@ impl CrashFs {
 
 impl State {
     fn call(&mut self, name: &'static str) -> io::Result<()> {
-        let call = self.calls;
-        self.calls += 1;
+        let eio = || io::Error::from_raw_os_error(5);
+        if self.dead {
+            return Err(eio());
+        }
+        let number = self.calls.len();
+        self.calls.push(name);
         if self.fail_next == Some(name) {
             self.fail_next = None;
-            return Err(io::Error::from_raw_os_error(5));
+            return Err(eio());
         }
-        match self.fail_at {
-            Some((k, fault)) if k == call => {
-                self.failed = Some(name);
-                Err(match fault {
-                    Fault::Eio => io::Error::from_raw_os_error(5),
-                    Fault::Enospc => io::Error::from_raw_os_error(28),
-                })
+        match self.strike {
+            Some((k, fault)) if k == number => {
+                self.struck = Some(name);
+                self.dead = fault == Fault::Crash;
+                Err(if fault == Fault::Enospc { io::Error::from_raw_os_error(28) } else { eio() })
             }
             _ => Ok(()),
         }
     }
 
-    /// The file has no name any more.
-    fn forget(&mut self, inode: u64) {
-        self.unsynced.remove(&inode);
-        self.dropped.remove(&inode);
-        self.paths.remove(&inode);
+    /// Whether the call that just failed did so half way.
+    fn is_short(&self) -> bool {
+        matches!(self.strike, Some((k, Fault::Short)) if self.calls.len() == k + 1 && !self.dead)
+    }
+}
+
+impl Unsynced {
+    fn lose(self, random: &mut Random) {
+        let file = RealFs.open(&self.path, OpenMode::Write).unwrap();
+        let now = file.len().unwrap();
+        let len = self.len.filter(|_| random.below(2) == 0).unwrap_or(now);
+        // A disk may have written much or nothing of it.
+        let survives_in_10 = [0, 1, 5, 9, 10][random.below(5) as usize];
+        for (sector, before) in self.sectors {
+            if random.below(10) >= survives_in_10 {
+                put_back(&*file, sector, &before, now);
+            }
+        }
+        for (sector, before) in self.dropped {
+            put_back(&*file, sector, &before, now);
+        }
+        if len != now {
+            file.set_len(len).unwrap();
+        }
+    }
+}
+
+/// Sectors behind the file's end, now or before, have nothing to come back.
+fn put_back(file: &dyn File, sector: u64, before: &[u8], len: u64) {
+    let at = sector * SECTOR_BYTES;
+    let bytes = len.saturating_sub(at).min(SECTOR_BYTES) as usize;
+    file.write_all_at(&before[..bytes], at).unwrap();
+}
+
+impl Change {
+    fn is_in(&self, directory: &Path) -> bool {
+        let (Self::Created(path) | Self::Gone(path, _) | Self::Renamed { to: path, .. }) = self;
+        path.parent() == Some(directory)
     }
 
-    fn is_created(&self, path: &Path) -> bool {
-        self.renames.iter().any(|undo| matches!(undo, Undo::Created(created) if created == path))
+    fn is_below(&self, directory: &Path) -> bool {
+        let (Self::Created(path) | Self::Gone(path, _) | Self::Renamed { to: path, .. }) = self;
+        path.starts_with(directory)
+    }
+
+    fn undo(self) {
+        let restore = |path: PathBuf, content: Vec<u8>| {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        };
+        match self {
+            Self::Created(path) if path.is_dir() => std::fs::remove_dir_all(path).unwrap(),
+            Self::Created(path) => drop(std::fs::remove_file(path)),
+            Self::Gone(path, content) => restore(path, content),
+            Self::Renamed { from, to, over } => {
+                if to.exists() {
+                    std::fs::rename(&to, from).unwrap();
+                }
+                if let Some(content) = over {
+                    restore(to, content);
+                }
+            }
+        }
     }
 }
 
@@ -187,14 +260,16 @@ impl Fs for CrashFs {
         let before = if mode == OpenMode::Truncate && !new { Some(std::fs::read(path)?) } else { None };
         let real = RealFs.open(path, mode)?;
         let mut state = self.state.lock();
+        let inode = inode(path)?;
         if new {
-            state.renames.push(Undo::Created(path.to_owned()));
+            state.changes.push(Change::Created(path.to_owned()));
         }
         if let Some(before) = before {
-            state.renames.push(Undo::Gone(path.to_owned(), before));
+            // Emptied: as if removed and made anew.
+            state.files.remove(&inode);
+            state.changes.push(Change::Gone(path.to_owned(), before));
         }
-        let inode = inode(path)?;
-        state.paths.insert(inode, path.to_owned());
+        state.files.entry(inode).or_insert_with(|| Unsynced::new(path));
         Ok(Arc::new(CrashFile { real, inode, state: Arc::clone(&self.state) }))
     }
 
@@ -202,7 +277,7 @@ impl Fs for CrashFs {
         self.call("mkdir")?;
         let missing: Vec<_> = path.ancestors().take_while(|path| !path.exists()).map(Path::to_owned).collect();
         RealFs.create_dir_all(path)?;
-        self.state.lock().renames.extend(missing.into_iter().rev().map(Undo::Created));
+        self.state.lock().changes.extend(missing.into_iter().rev().map(Change::Created));
         Ok(())
     }
 
@@ -216,17 +291,13 @@ impl Fs for CrashFs {
         let over = std::fs::read(to).ok();
         let mut state = self.state.lock();
         if over.is_some() {
-            state.forget(inode(to)?);
+            state.files.remove(&inode(to)?);
         }
         RealFs.rename(from, to)?;
-        state.paths.insert(inode(to)?, to.to_owned());
-        // The old name was new, too, or synced: it isn't looked for after a crash either way.
-        state.renames.retain(|undo| !matches!(undo, Undo::Created(path) if path == from));
-        if let Some(content) = over {
-            state.renames.push(Undo::Gone(to.to_owned(), content));
-        } else {
-            state.renames.push(Undo::Created(to.to_owned()));
+        if let Some(file) = state.files.get_mut(&inode(to)?) {
+            to.clone_into(&mut file.path);
         }
+        state.changes.push(Change::Renamed { from: from.to_owned(), to: to.to_owned(), over });
         Ok(())
     }
 
@@ -234,40 +305,30 @@ impl Fs for CrashFs {
         self.call("unlink")?;
         let content = std::fs::read(path)?;
         let mut state = self.state.lock();
-        state.forget(inode(path)?);
+        state.files.remove(&inode(path)?);
         RealFs.remove_file(path)?;
-        if state.is_created(path) {
-            state.renames.retain(|undo| !matches!(undo, Undo::Created(created) if created == path));
-        } else {
-            state.renames.push(Undo::Gone(path.to_owned(), content));
-        }
+        state.changes.push(Change::Gone(path.to_owned(), content));
         Ok(())
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         self.call("rmdir")?;
         let mut state = self.state.lock();
-        let gone: Vec<u64> = state.paths.iter().filter(|(_, file)| file.starts_with(path)).map(|(id, _)| *id).collect();
-        for inode in gone {
-            state.forget(inode);
-        }
+        state.files.retain(|_, file| !file.path.starts_with(path));
         RealFs.remove_dir_all(path)?;
-        state.renames.retain(|undo| match undo {
-            Undo::Created(other) | Undo::Gone(other, _) => !other.starts_with(path),
-        });
+        state.changes.retain(|change| !change.is_below(path));
         Ok(())
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.call("fsync of a directory")?;
         std::fs::metadata(path)?;
-        self.state.lock().renames.retain(|undo| match undo {
-            Undo::Created(other) | Undo::Gone(other, _) => other.parent() != Some(path),
-        });
+        self.state.lock().changes.retain(|change| !change.is_in(path));
         Ok(())
     }
 
     fn space(&self, path: &Path) -> io::Result<Space> {
+        self.call("statvfs")?;
         let real = RealFs.space(path)?;
         let state = self.state.lock();
         Ok(Space {
@@ -278,33 +339,51 @@ impl Fs for CrashFs {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        self.call("lock")?;
         RealFs.lock(path)
     }
 }
 
+impl Unsynced {
+    fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), len: None, sectors: BTreeMap::new(), dropped: BTreeMap::new() }
+    }
+}
+
 impl CrashFile {
-    /// Remembers the sectors that a write is about to change.
+    /// Remembers what a change of these bytes is about to overwrite.
     fn remember(&self, offset: u64, len: u64) -> io::Result<()> {
         let mut state = self.state.lock();
-        if !state.paths.contains_key(&self.inode) {
-            // Unlinked: nobody will look.
-            return Ok(());
-        }
-        let State { unsynced, dropped, .. } = &mut *state;
-        let sectors = unsynced.entry(self.inode).or_default();
-        let dropped = dropped.entry(self.inode).or_default();
+        // Unlinked: nobody will look.
+        let Some(file) = state.files.get_mut(&self.inode) else { return Ok(()) };
         for sector in offset / SECTOR_BYTES..(offset + len).div_ceil(SECTOR_BYTES) {
-            if let Some(before) = dropped.remove(&sector) {
-                sectors.entry(sector).or_insert(before);
+            if let Some(before) = file.dropped.remove(&sector) {
+                file.sectors.entry(sector).or_insert(before);
             }
-            if let std::collections::btree_map::Entry::Vacant(vacant) = sectors.entry(sector) {
+            if let Slot::Vacant(vacant) = file.sectors.entry(sector) {
                 let mut before = vec![0; SECTOR_BYTES as usize];
-                let read = self.real.read_at(&mut before, sector * SECTOR_BYTES)?;
-                before.truncate(read);
+                self.real.read_at(&mut before, sector * SECTOR_BYTES)?;
                 vacant.insert(before);
             }
         }
         Ok(())
+    }
+
+    /// Remembers the length that a change is about to end.
+    fn remember_len(&self) -> io::Result<()> {
+        let len = self.real.len()?;
+        if let Some(file) = self.state.lock().files.get_mut(&self.inode) {
+            file.len.get_or_insert(len);
+        }
+        Ok(())
+    }
+
+    fn put(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.remember(offset, bytes.len() as u64)?;
+        if offset + bytes.len() as u64 > self.real.len()? {
+            self.remember_len()?;
+        }
+        self.real.write_all_at(bytes, offset)
     }
 
     /// All handles of this file are synced, as with a real one; or all it held back is dropped and marked as clean, as with a
@@ -312,36 +391,69 @@ impl CrashFile {
     fn sync(&self, name: &'static str) -> io::Result<()> {
         let mut state = self.state.lock();
         let synced = state.call(name);
-        let sectors = state.unsynced.remove(&self.inode);
-        if synced.is_err() && state.paths.contains_key(&self.inode) {
-            let dropped = state.dropped.entry(self.inode).or_default();
-            for (sector, before) in sectors.unwrap_or_default() {
-                dropped.entry(sector).or_insert(before);
+        if state.dead {
+            return synced;
+        }
+        let Some(file) = state.files.get_mut(&self.inode) else { return synced };
+        let sectors = std::mem::take(&mut file.sectors);
+        if synced.is_ok() {
+            file.len = None;
+        } else {
+            for (sector, before) in sectors {
+                file.dropped.entry(sector).or_insert(before);
             }
         }
         synced
+    }
+
+    fn call(&self, name: &'static str) -> io::Result<()> {
+        self.state.lock().call(name)
     }
 }
 
 impl File for CrashFile {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.state.lock().call("write")?;
-        self.remember(offset, bytes.len() as u64)?;
-        self.real.write_all_at(bytes, offset)
+        let called = {
+            let mut state = self.state.lock();
+            state.call("write").map_err(|error| (error, state.is_short()))
+        };
+        match called {
+            Ok(()) => self.put(bytes, offset),
+            Err((error, is_short)) => {
+                if is_short {
+                    let end = (offset + bytes.len() as u64 / 2).next_multiple_of(SECTOR_BYTES);
+                    let done = ((end - offset) as usize).min(bytes.len());
+                    self.put(&bytes[..done], offset)?;
+                }
+                Err(error)
+            }
+        }
     }
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.call("read")?;
         self.real.read_at(bytes, offset)
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        self.state.lock().call("fallocate")?;
+        self.call("fallocate")?;
+        self.remember_len()?;
         self.real.allocate(len)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.state.lock().call("ftruncate")?;
+        self.call("ftruncate")?;
+        self.remember_len()?;
         self.real.set_len(len)
+    }
+
+    fn zero_range(&self, from: u64, to: u64) -> io::Result<bool> {
+        self.call("fallocate of zeros")?;
+        if !self.state.lock().zeroes_ranges {
+            return Ok(false);
+        }
+        self.put(&vec![0; (to - from) as usize], from)?;
+        Ok(true)
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -353,14 +465,17 @@ impl File for CrashFile {
     }
 
     fn len(&self) -> io::Result<u64> {
+        self.call("fstat")?;
         self.real.len()
     }
 
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        self.call("lseek")?;
         self.real.next_data(offset)
     }
 
     fn map(&self) -> io::Result<Map> {
+        self.call("mmap")?;
         self.real.map()
     }
 }

@@ -9,6 +9,8 @@ mod crash_fs;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod every_call;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod recovery;

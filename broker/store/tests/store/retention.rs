@@ -377,18 +377,18 @@ fn deleting_survives(fault: Fault, k: u64) -> Option<&'static str> {
         let covered = opened.store.watermarks().dispatched.0.to_be_bytes();
         let checkpoint = directory.path().join("checkpoint");
         wait_until("a checkpoint", || std::fs::read(&checkpoint).is_ok_and(|bytes| bytes[80..88] == covered));
-        fs.fail_call(k, fault);
+        fs.strike_at(k as usize, fault);
         clock.fetch_add(30 * HOUR_MS, Ordering::SeqCst);
         wait_until("the deletion is over, or has failed", || {
             let done = opened.store.disk().deleted_segments >= 40 * 3000 / SEGMENT_BYTES;
-            done || opened.store.failure().is_some() || fs.failed().is_some()
+            done || opened.store.failure().is_some() || fs.struck().is_some()
         });
         put(&mut opened, 40, 20);
         let mark = opened.store.watermarks().flushed;
         opened.kill();
         written.iter().filter(|(end, _)| *end <= mark).count()
     };
-    let failed = fs.failed();
+    let failed = fs.struck();
     fs.heal();
     fs.lose_power(&mut Random::new(k));
     let what = format!("{fault:?} at call {k} ({failed:?})");
