@@ -43,7 +43,8 @@ pub struct BrokerConfig {
     pub priority: i32,
     /// `gantryZone`: where this replica runs; an election prefers another zone than the lost master's.
     pub zone: Option<String>,
-    /// The master's part: `replicationMode`, `minInSyncReplicas`, `onShortage`, `haMaxTimeSlaveNotCatchup`.
+    /// The master's part: `replicationMode`, `minInSyncReplicas`, `onShortage`,
+    /// `haMaxTimeSlaveNotCatchup`, `haMaxGapNotInSync`.
     pub master: master::Config,
     /// `slaveTimeout`: a send that isn't replicated after this long is answered FLUSH_SLAVE_TIMEOUT.
     pub slave_timeout_ms: u64,
@@ -177,6 +178,9 @@ impl Keys {
         let mut config = master::Config::new(mode, durability, self.or("minInSyncReplicas", 1)?);
         config.degrade = self.choice("onShortage", &["Refuse", "Degrade"])? == "Degrade";
         config.lag_ms = self.or("haMaxTimeSlaveNotCatchup", config.lag_ms)?;
+        config.gap_bytes = self.or("haMaxGapNotInSync", config.gap_bytes)?;
+        // A slave joins well before it would leave again.
+        config.join_lag_bytes = config.join_lag_bytes.min(config.gap_bytes / 4);
         Ok(config)
     }
 

@@ -53,11 +53,15 @@ pub struct Config {
     pub fence_after_ms: Millis,
     /// A slave that was never caught up for this long leaves the set (`haMaxTimeSlaveNotCatchup`).
     pub lag_ms: Millis,
+    /// A slave more than this many bytes behind the master's end is not in sync (`haMaxGapNotInSync`)…
+    pub gap_bytes: u64,
+    /// …when that lasts for this long.
+    pub gap_ms: Millis,
     /// A connected slave that says nothing for this long leaves the set.
     pub silence_ms: Millis,
     /// A slave whose connection is gone for this long leaves the set.
     pub disconnected_ms: Millis,
-    /// A slave may join when it is at most this far behind.
+    /// A slave may join when it is at most this far behind: far less than what makes it leave, so that it doesn't flap.
     pub join_lag_bytes: u64,
     /// A slave that doesn't reach the end within this time of being considered is let go again.
     pub join_ms: Millis,
@@ -75,6 +79,8 @@ impl Config {
             degrade: false,
             fence_after_ms: 5_000,
             lag_ms: 15_000,
+            gap_bytes: 256 << 20,
+            gap_ms: 1_000,
             silence_ms: 2_500,
             disconnected_ms: 500,
             join_lag_bytes: 4 << 20,
@@ -123,6 +129,8 @@ struct Slave {
     caught_up: Millis,
     target: u64,
     target_at: Millis,
+    /// Since when it is more than `gap_bytes` behind, if it is.
+    gap_since: Option<Millis>,
     /// Since when it has no connection, if it has none.
     gone_since: Option<Millis>,
 }
@@ -255,7 +263,7 @@ impl Master {
             self.elector_heard = now;
             if record.revision > self.revision {
                 self.revision = record.revision;
-                self.membership.heard(&record.in_sync);
+                self.membership.heard(&record.in_sync, now);
             }
         }
     }
@@ -316,9 +324,16 @@ impl Master {
         self.fenced(now).map_or(Ok(()), |silent_ms| Err(Refusal::Fenced { silent_ms }))
     }
 
-    /// Fewer copies than asked for, and going on all the same (`onShortage: Degrade`).
+    /// Fewer copies than asked for, and going on all the same: by `onShortage: Degrade`, or because in `Async` mode nothing waits for
+    /// copies.
     pub fn degraded(&self) -> bool {
-        self.config.degrade && self.membership.recorded().len() < self.config.min_in_sync
+        let goes_on = self.config.degrade || self.config.mode == Mode::Async;
+        goes_on && self.membership.recorded().len() < self.config.min_in_sync
+    }
+
+    /// The newer epoch that ended this master's reign, if one has.
+    pub fn deposed_by(&self) -> Option<Epoch> {
+        self.deposed_by
     }
 
     /// Nothing is on its way any more, and `member` has it all: the moment for a planned switchover.
@@ -332,8 +347,14 @@ impl Master {
         if self.deposed_by.is_some() {
             return None;
         }
+        self.measure_gaps(now);
         self.consider_joins(now);
         let leaving = self.leaving(now);
+        for member in &leaving {
+            if self.is_slow(member, now) {
+                self.membership.too_slow(member);
+            }
+        }
         let joined = self.joined();
         self.membership.propose(self.epoch, &leaving, &joined, now, self.config.alter_retry_ms)
     }
@@ -379,12 +400,31 @@ impl Master {
 
     /// Since when a slave has failed to be in sync, if it fails now.
     fn failure_of(&self, slave: &Slave, now: Millis) -> Option<Millis> {
-        let over = |since: Millis, limit: Millis| (now.saturating_sub(since) > limit).then_some(since);
-        slave
-            .gone_since
-            .and_then(|since| over(since, self.config.disconnected_ms))
-            .or_else(|| over(slave.heard, self.config.silence_ms))
-            .or_else(|| over(slave.caught_up, self.config.lag_ms))
+        self.absence_of(slave, now).or_else(|| self.lag_of(slave, now))
+    }
+
+    fn absence_of(&self, slave: &Slave, now: Millis) -> Option<Millis> {
+        let gone = slave.gone_since.and_then(|since| over(since, self.config.disconnected_ms, now));
+        gone.or_else(|| over(slave.heard, self.config.silence_ms, now))
+    }
+
+    fn lag_of(&self, slave: &Slave, now: Millis) -> Option<Millis> {
+        let far = slave.gap_since.and_then(|since| over(since, self.config.gap_ms, now));
+        far.or_else(|| over(slave.caught_up, self.config.lag_ms, now))
+    }
+
+    /// There, but not able to keep up.
+    fn is_slow(&self, member: &Member, now: Millis) -> bool {
+        let slow = |slave: &Slave| self.absence_of(slave, now).is_none() && self.lag_of(slave, now).is_some();
+        self.slaves.get(member).is_some_and(slow)
+    }
+
+    fn measure_gaps(&mut self, now: Millis) {
+        let (end, durability, limit) = (self.written, self.config.durability, self.config.gap_bytes);
+        for slave in self.slaves.values_mut() {
+            let far = end.saturating_sub(slave.has(durability)) > limit;
+            slave.gap_since = far.then(|| slave.gap_since.unwrap_or(now));
+        }
     }
 
     /// Members to leave the set, never more than the minimum allows; those that failed first leave first.
@@ -424,6 +464,11 @@ impl Master {
     }
 }
 
+/// `since`, if that is longer ago than `limit`.
+fn over(since: Millis, limit: Millis, now: Millis) -> Option<Millis> {
+    (now.saturating_sub(since) > limit).then_some(since)
+}
+
 /// The ends of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogEnds {
@@ -438,7 +483,16 @@ pub struct LogEnds {
 impl Slave {
     /// A member of the set from which nothing came yet: it gets the usual time to show up.
     fn unheard(now: Millis) -> Self {
-        Self { written: 0, flushed: 0, heard: now, caught_up: now, target: 0, target_at: now, gone_since: None }
+        Self {
+            written: 0,
+            flushed: 0,
+            heard: now,
+            caught_up: now,
+            target: 0,
+            target_at: now,
+            gap_since: None,
+            gone_since: None,
+        }
     }
 
     fn has(&self, durability: Durability) -> u64 {

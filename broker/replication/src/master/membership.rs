@@ -20,8 +20,12 @@ pub(super) struct Membership {
     recorded: BTreeSet<Member>,
     /// Slaves that may join soon, with the time since when they are counted: counting them is what makes the rule *Grow* hold.
     considered: BTreeMap<Member, Millis>,
-    /// Slaves that were let go, and when: not considered again at once.
-    let_go: BTreeMap<Member, Millis>,
+    /// Slaves that were let go, or left because they couldn't keep up: not considered again at once.
+    rests: BTreeMap<Member, Rest>,
+    /// Recorded members that are to leave because they can't keep up.
+    slow: BTreeSet<Member>,
+    /// When a recorded member joined, if this master saw it.
+    joined: BTreeMap<Member, Millis>,
     /// Members asked for in a request whose fate is not known. They may already be in the record, so they are counted.
     unresolved: BTreeSet<Member>,
     /// Recorded members that were seen to lack what they had acknowledged.
@@ -30,12 +34,28 @@ pub(super) struct Membership {
     last_id: u64,
 }
 
+/// Considering a slave makes producers wait for it. One that fails again and again is considered less and less often.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    until: Millis,
+    length_ms: Millis,
+}
+
+/// The first rest of a member that couldn't keep up.
+const FIRST_REST_MS: Millis = 1_000;
+/// The longest rest.
+const MAX_REST_MS: Millis = 10_000;
+/// A member that kept up for this long begins anew with the shortest rest.
+const STEADY_MS: Millis = 60_000;
+
 impl Membership {
     pub(super) fn new(recorded: BTreeSet<Member>) -> Self {
         Self {
             recorded,
             considered: BTreeMap::new(),
-            let_go: BTreeMap::new(),
+            rests: BTreeMap::new(),
+            slow: BTreeSet::new(),
+            joined: BTreeMap::new(),
             unresolved: BTreeSet::new(),
             suspects: BTreeSet::new(),
             outstanding: None,
@@ -68,6 +88,11 @@ impl Membership {
         self.suspects.contains(member)
     }
 
+    /// A member that can't keep up is about to leave.
+    pub(super) fn too_slow(&mut self, member: &Member) {
+        self.slow.insert(member.clone());
+    }
+
     /// `member` is fit to join, or is not.
     pub(super) fn consider(&mut self, member: &Member, fit: bool, now: Millis, patience_ms: Millis) {
         if self.recorded.contains(member) {
@@ -77,15 +102,19 @@ impl Membership {
         if let Some(&since) = self.considered.get(member) {
             if !fit || now.saturating_sub(since) > patience_ms {
                 self.considered.remove(member);
-                self.let_go.insert(member.clone(), now);
+                self.rest(member, now, patience_ms);
             }
             return;
         }
-        let rested = self.let_go.get(member).is_none_or(|&at| now.saturating_sub(at) > patience_ms);
+        let rested = self.rests.get(member).is_none_or(|rest| now > rest.until);
         if fit && rested {
-            self.let_go.remove(member);
             self.considered.insert(member.clone(), now);
         }
+    }
+
+    fn rest(&mut self, member: &Member, now: Millis, first_ms: Millis) {
+        let length_ms = self.rests.get(member).map_or(first_ms, |rest| (rest.length_ms * 2).min(MAX_REST_MS));
+        self.rests.insert(member.clone(), Rest { until: now + length_ms, length_ms });
     }
 
     /// The next request, if the set should be another and none is under way.
@@ -112,7 +141,21 @@ impl Membership {
     }
 
     /// The record's set changed. The caller has seen to it that this is newer than what was known.
-    pub(super) fn heard(&mut self, in_sync: &BTreeSet<Member>) {
+    pub(super) fn heard(&mut self, in_sync: &BTreeSet<Member>, now: Millis) {
+        for member in in_sync.difference(&self.recorded) {
+            self.joined.insert(member.clone(), now);
+        }
+        let left: Vec<Member> = self.recorded.difference(in_sync).cloned().collect();
+        for member in left {
+            let steady = self.joined.remove(&member).is_none_or(|since| now.saturating_sub(since) >= STEADY_MS);
+            if steady {
+                self.rests.remove(&member);
+            }
+            if self.slow.remove(&member) {
+                self.rest(&member, now, FIRST_REST_MS);
+            }
+        }
+        self.slow.clear();
         self.recorded.clone_from(in_sync);
         self.considered.retain(|member, _| !in_sync.contains(member));
         self.suspects.retain(|member| in_sync.contains(member));

@@ -237,3 +237,83 @@ fn a_slave_that_keeps_up_under_load_stays_and_one_that_falls_ever_further_behind
     }
     panic!("r2 never left");
 }
+
+#[test]
+fn a_slave_far_behind_in_bytes_leaves_and_joins_only_when_it_is_near_again() {
+    let mut master = master(&[0, 1, 2], Durability::Written);
+    let (gap, near) = (master.config.gap_bytes, master.config.join_lag_bytes);
+    master.local(gap, 0);
+    ack(&mut master, 1, gap, 10);
+    assert_eq!(master.tick(2_000), None, "just not too far");
+    master.local(gap + 1, 0);
+    ack(&mut master, 1, gap + 1, 2_010);
+    ack(&mut master, 2, 0, 2_010);
+    assert_eq!(master.tick(2_020), None, "a moment is nothing");
+    ack(&mut master, 1, gap + 1, 3_000);
+    ack(&mut master, 2, 0, 3_000);
+    let alter = master.tick(3_100).expect("more than a second");
+    assert_eq!(alter.in_sync, record(1, 1, &[0, 1]).in_sync);
+    master.altered(alter.id, &record(1, 2, &[0, 1]), 3_110);
+    assert_eq!(master.confirm(3_110), gap + 1, "nobody waits for it any more");
+
+    let behind = gap - near;
+    ack(&mut master, 1, gap + 1, 9_000);
+    ack(&mut master, 2, behind, 9_000);
+    assert_eq!(master.tick(9_000), None);
+    master.local(gap + 100, 0);
+    ack(&mut master, 1, gap + 100, 9_010);
+    assert_eq!(master.confirm(9_010), gap + 100, "nearer, but not so near that anybody would wait for it");
+    ack(&mut master, 2, behind + 2_000, 9_020);
+    assert_eq!(master.tick(9_020), None);
+    master.local(gap + 200, 0);
+    ack(&mut master, 1, gap + 200, 9_030);
+    assert_eq!(master.confirm(9_030), gap + 100, "considered: it counts");
+    ack(&mut master, 2, gap + 200, 9_040);
+    assert_eq!(master.tick(9_040).map(|alter| alter.in_sync), Some(record(1, 1, &[0, 1, 2]).in_sync));
+}
+
+#[test]
+fn a_slave_that_cannot_keep_up_is_considered_less_and_less_often() {
+    let mut master = master(&[0, 1], Durability::Written);
+    let mut considered = Vec::new();
+    let mut counted = false;
+    for now in (0..60_000).step_by(10) {
+        master.local(10_000 + now, 0);
+        ack(&mut master, 1, 10_000 + now, now);
+        if now == 0 {
+            master.connected(&member(2), 0, now);
+        }
+        // Alive and near, yet it never gets there.
+        assert!(master.acked(&member(2), Epoch(1), now / 2, now / 2, now));
+        master.confirm(now);
+        assert_eq!(master.tick(now), None);
+        let counts = master.membership.considered().count() == 1;
+        if counts && !counted {
+            considered.push(now);
+        }
+        counted = counts;
+    }
+    let pauses: Vec<_> = considered.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(considered.len() >= 5 && considered.len() <= 9, "{considered:?}");
+    assert!(
+        pauses.windows(2).all(|pair| pair[1] >= pair[0]) && pauses.last().is_some_and(|&last| last >= 10_000),
+        "{pauses:?}"
+    );
+}
+
+#[test]
+fn going_on_with_too_few_copies_is_declared_and_ends_by_itself() {
+    let mut master = master(&[0, 1], Durability::Written);
+    master.config.degrade = true;
+    assert!(!master.degraded());
+    master.disconnected(&member(1), 0);
+    let alter = master.tick(600).expect("it may shrink below the minimum");
+    assert!(!master.degraded(), "asked is not recorded");
+    master.altered(alter.id, &record(1, 2, &[0]), 610);
+    master.local(100, 0);
+    assert_eq!((master.degraded(), master.may_append(610), master.confirm(610)), (true, Ok(()), 100));
+    master.connected(&member(1), 100, 700);
+    let alter = master.tick(710).expect("it is back");
+    master.altered(alter.id, &record(1, 3, &[0, 1]), 720);
+    assert!(!master.degraded());
+}
