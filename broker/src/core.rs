@@ -12,13 +12,15 @@ mod transitions;
 mod writer;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use gantry_replication::master::{self, Refusal, SlaveStanding};
-use gantry_replication::wire::{DATA_PLANE_MS, Report};
+use gantry_replication::wire::{CutTail, DATA_PLANE_MS, Report};
 use gantry_replication::{Epoch, GroupRecord, Member, Millis, wire};
 use gantry_store::{Appender, PhysicalOffset, Store, Watermarks};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::replica::ReplicaState;
@@ -85,6 +87,7 @@ pub struct Core {
     /// The log's flushed end and the confirm offset's movements, told after the fact.
     moved: watch::Sender<u64>,
     standing: watch::Sender<Standing>,
+    degradations: AtomicU64,
 }
 
 struct State {
@@ -94,6 +97,10 @@ struct State {
     proof_at: Millis,
     /// When it was last asked to by a heartbeat record.
     heartbeat_at: Millis,
+    /// The last tail that was cut from the log.
+    last_cut: Option<CutTail>,
+    /// The master was last seen to be so.
+    degraded: bool,
 }
 
 impl Core {
@@ -120,7 +127,10 @@ impl Core {
                 role: Role::Fenced,
                 proof_at: clock.now_ms(),
                 heartbeat_at: 0,
+                last_cut: None,
+                degraded: false,
             }),
+            degradations: AtomicU64::new(0),
             written: watch::Sender::new(written),
             moved: watch::Sender::new(0),
             standing: watch::Sender::new(Standing::Fenced),
@@ -155,10 +165,14 @@ impl Core {
         let marks = self.store.watermarks();
         let state = self.state.lock();
         let epochs = state.replica.epochs();
-        let (role, master_heard_ms_ago, drained) = match &state.role {
-            Role::Fenced => (wire::Role::Fenced, None, false),
-            Role::Slave(slave) => (wire::Role::Slave, slave.heard_at.map(|at| now.saturating_sub(at)), false),
-            Role::Master(master) => (wire::Role::Master, None, master.is_drained()),
+        let (role, master_heard_ms_ago) = match &state.role {
+            Role::Fenced => (wire::Role::Fenced, None),
+            Role::Slave(slave) => (wire::Role::Slave, slave.heard_at.map(|at| now.saturating_sub(at))),
+            Role::Master(_) => (wire::Role::Master, None),
+        };
+        let (drained, degraded) = match &state.role {
+            Role::Master(role) => (role.is_drained(), role.master.degraded()),
+            _ => (false, false),
         };
         Report {
             role,
@@ -172,6 +186,8 @@ impl Core {
             drained,
             data_plane_alive: now.saturating_sub(state.proof_at) < DATA_PLANE_MS,
             intact: state.replica.is_intact(),
+            degraded,
+            last_cut: state.last_cut.clone(),
         }
     }
 
@@ -272,7 +288,32 @@ impl Core {
         let mut alter = None;
         self.settle(|master, now| alter = master.tick(now));
         self.end_waiting();
+        self.tell_degraded();
         alter
+    }
+
+    /// How often this replica, as a master, came to have fewer copies than asked for and went on all the same.
+    pub fn degradations(&self) -> u64 {
+        self.degradations.load(Ordering::Relaxed)
+    }
+
+    /// Nothing degrades silently.
+    fn tell_degraded(&self) {
+        let mut state = self.state.lock();
+        let Role::Master(role) = &state.role else {
+            state.degraded = false;
+            return;
+        };
+        let (now, epoch) = (role.master.degraded(), role.master.epoch());
+        let (have, need) = (role.master.in_sync().len(), self.master_config.min_in_sync);
+        let before = std::mem::replace(&mut state.degraded, now);
+        drop(state);
+        if now && !before {
+            self.degradations.fetch_add(1, Ordering::Relaxed);
+            warn!(%epoch, have, need, "degraded: fewer in-sync replicas than minInSyncReplicas, and sends are taken all the same");
+        } else if before && !now {
+            info!(%epoch, have, need, "degraded no more: in-sync replicas are enough again");
+        }
     }
 
     /// Nobody waits at the gate for ever. Whoever asked for a switchover may be gone, or couldn't say that it was given up; if it was

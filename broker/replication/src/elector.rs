@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::master::Mode;
 use crate::record::{GroupRecord, Recorded, Version};
-use crate::wire::{AlterInSync, Directive, Hello, Report, Role};
+use crate::wire::{AlterInSync, CutTail, Directive, Hello, Report, Role};
 use crate::{Epoch, Member, Millis};
 use election::Trouble;
 use planned::Switchover;
@@ -238,6 +238,30 @@ pub enum Notice {
         /// Who hears it.
         slave: String,
     },
+    /// The master goes on with fewer copies than asked for.
+    #[error("degraded: master {master} has {have} of at least {need} in-sync replicas and goes on all the same")]
+    Degraded {
+        /// The master.
+        master: Member,
+        /// Members of the record's in-sync set.
+        have: usize,
+        /// `minInSync`
+        need: usize,
+    },
+    /// And has enough again.
+    #[error("degraded no more: {have} replicas are in sync")]
+    Restored {
+        /// Members of the record's in-sync set.
+        have: usize,
+    },
+    /// A replica cut what its master doesn't have.
+    #[error("{member} {tail}")]
+    Cut {
+        /// The replica.
+        member: Member,
+        /// What it cut.
+        tail: CutTail,
+    },
     /// A master is needed and can't be had yet.
     #[error("no master can be elected: {0}")]
     Stuck(String),
@@ -268,6 +292,8 @@ pub struct Elector {
     promoting: Option<(Millis, Option<SessionId>)>,
     published: Option<Epoch>,
     told: Option<Notice>,
+    /// The master was last seen to be so.
+    degraded: bool,
     started: Millis,
     actions: Vec<Action>,
 }
@@ -289,6 +315,7 @@ impl Elector {
             promoting: None,
             published: None,
             told: None,
+            degraded: false,
             started: now,
             actions: Vec::new(),
         }
@@ -375,13 +402,38 @@ impl Elector {
             self.sessions.remove(&old);
         }
         self.sessions.insert(session, name.clone());
-        self.seats.insert(name, Seat::taken(session, hello, now));
+        let seat = Seat::taken(session, hello, now, self.seats.get(&name));
+        self.seats.insert(name.clone(), seat);
+        self.tell_cut(&name);
+    }
+
+    /// What a replica cut is told once.
+    fn tell_cut(&mut self, name: &str) {
+        let Some(seat) = self.seats.get_mut(name) else { return };
+        if let Some(tail) = seat.news_of_cut() {
+            let member = seat.hello.member.clone();
+            self.actions.push(Action::Tell(Notice::Cut { member, tail }));
+        }
+    }
+
+    fn tell_degraded(&mut self) {
+        let Some(record) = self.record() else { return };
+        let Some(seat) = self.seats.get(&record.master.name) else { return };
+        if self.serving().is_none() || seat.hello.member != record.master || seat.report.degraded == self.degraded {
+            return;
+        }
+        let (master, have, need) = (record.master.clone(), record.in_sync.len(), self.config.min_in_sync);
+        self.degraded = seat.report.degraded;
+        let notice = if self.degraded { Notice::Degraded { master, have, need } } else { Notice::Restored { have } };
+        self.actions.push(Action::Tell(notice));
     }
 
     fn reported(&mut self, session: SessionId, report: Report, now: Millis) {
-        if let Some(seat) = self.sessions.get(&session).and_then(|name| self.seats.get_mut(name)) {
+        let Some(name) = self.sessions.get(&session).cloned() else { return };
+        if let Some(seat) = self.seats.get_mut(&name) {
             seat.reported(report, now);
         }
+        self.tell_cut(&name);
     }
 
     fn left(&mut self, session: SessionId, now: Millis) {
@@ -458,6 +510,7 @@ impl Elector {
     fn direct(&mut self, now: Millis) {
         let Some(record) = self.record().cloned() else { return };
         self.publish_if_serving(&record, now);
+        self.tell_degraded();
         let master = self.seats.get(&record.master.name).filter(|seat| seat.hello.member == record.master);
         let ha_address = master.map(|seat| seat.hello.ha_address.clone());
         let held = self.switchover.as_ref().and_then(|switchover| switchover.holds_back(now)).map(str::to_owned);

@@ -4,6 +4,7 @@
 //! RocketMQ's that fit a binary header end below them.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +63,7 @@ pub enum Role {
 /// How a replica is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_excessive_bools, reason = "facts that don't depend on each other")]
 pub struct Report {
     /// What it is.
     pub role: Role,
@@ -89,6 +91,39 @@ pub struct Report {
     /// has given it back.
     #[serde(default)]
     pub intact: bool,
+    /// A master: it has fewer copies than asked for and goes on all the same (`onShortage: Degrade`, or `Async` mode).
+    #[serde(default)]
+    pub degraded: bool,
+    /// The last tail that this replica cut from its log since its process began.
+    #[serde(default)]
+    pub last_cut: Option<CutTail>,
+}
+
+/// A tail that a replica cut from its log to follow its master.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CutTail {
+    /// Grows with each cut in the life of a process.
+    pub number: u64,
+    /// The epoch of the master that it follows.
+    pub epoch: Epoch,
+    /// Where the tail began.
+    pub from: u64,
+    /// Its bytes.
+    pub bytes: u64,
+    /// The file where it is kept, if it is.
+    pub kept: Option<String>,
+}
+
+impl fmt::Display for CutTail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { epoch, from, bytes, .. } = self;
+        write!(f, "cut {bytes} bytes from {from} on, which the master of epoch {epoch} doesn't have")?;
+        match &self.kept {
+            Some(path) => write!(f, "; they are kept in {path}"),
+            None => write!(f, "; they are not kept"),
+        }
+    }
 }
 
 /// A data plane that has not completed an append and a flush for this long is dead, though its process answers.

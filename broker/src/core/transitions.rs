@@ -6,6 +6,7 @@ use gantry_replication::epochs::Extent;
 use gantry_replication::handshake::Welcome;
 use gantry_replication::master::{LogEnds, Master};
 use gantry_replication::memory::{Integrity, Memory};
+use gantry_replication::wire::CutTail;
 use gantry_replication::{Epoch, GroupRecord};
 use gantry_store::PhysicalOffset;
 use tracing::{info, warn};
@@ -109,6 +110,9 @@ impl Writer {
         if truncated.bytes > 0 {
             let kept = truncated.kept.as_deref().map(|path| path.display().to_string());
             warn!(epoch = %session, cut = to.0, bytes = truncated.bytes, kept, "cut the log's tail");
+            let mut state = self.core.state.lock();
+            let number = state.last_cut.as_ref().map_or(1, |last| last.number + 1);
+            state.last_cut = Some(CutTail { number, epoch: session, from: to.0, bytes: truncated.bytes, kept });
         }
         Ok(())
     }

@@ -116,6 +116,8 @@ fn hello(ordinal: u64) -> Hello {
             drained: false,
             data_plane_alive: true,
             intact: true,
+            degraded: false,
+            last_cut: None,
         },
     }
 }

@@ -95,6 +95,8 @@ fn hello(conf: &BTreeMap<&str, &str>, address: String) -> Hello {
             drained: false,
             data_plane_alive: true,
             intact: true,
+            degraded: false,
+            last_cut: None,
         },
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::Millis;
 use crate::elector::SessionId;
-use crate::wire::{Directive, Hello, Report, Role};
+use crate::wire::{CutTail, Directive, Hello, Report, Role};
 
 #[derive(Debug)]
 pub(super) struct Seat {
@@ -20,10 +20,14 @@ pub(super) struct Seat {
     /// When the last probe was answered. What came before a probe says nothing about now.
     pub(super) answered_at: Option<Millis>,
     told: Option<(Directive, Millis)>,
+    /// The number of the last cut that people heard of.
+    told_cut: u64,
 }
 
 impl Seat {
-    pub(super) fn taken(session: SessionId, hello: Hello, now: Millis) -> Self {
+    pub(super) fn taken(session: SessionId, hello: Hello, now: Millis, before: Option<&Self>) -> Self {
+        let same_life = |seat: &&Self| seat.hello.member == hello.member && seat.hello.pid == hello.pid;
+        let told_cut = before.filter(same_life).map_or(0, |seat| seat.told_cut);
         let report = hello.report.clone();
         Self {
             hello,
@@ -36,6 +40,7 @@ impl Seat {
             probed_at: None,
             answered_at: None,
             told: None,
+            told_cut,
         }
     }
 
@@ -45,6 +50,13 @@ impl Seat {
         if self.probed_at.take().is_some() {
             self.answered_at = Some(now);
         }
+    }
+
+    /// A cut that nobody heard of yet; noted as told.
+    pub(super) fn news_of_cut(&mut self) -> Option<CutTail> {
+        let news = self.report.last_cut.clone().filter(|cut| cut.number > self.told_cut)?;
+        self.told_cut = news.number;
+        Some(news)
     }
 
     pub(super) fn left(&mut self, now: Millis) {

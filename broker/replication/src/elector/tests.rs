@@ -39,6 +39,8 @@ fn hello(n: u64) -> Hello {
         drained: false,
         data_plane_alive: true,
         intact: true,
+        degraded: false,
+        last_cut: None,
     };
     Hello {
         group: "g".into(),
@@ -470,4 +472,37 @@ fn a_switchover_whose_candidate_never_reaches_the_end_is_given_up() {
     rig.pass(6_000);
     assert!(rig.switched[0].as_ref().unwrap_err().contains("did not reach"), "{:?}", rig.switched);
     assert_eq!(rig.record().epoch, Epoch(1));
+}
+
+#[test]
+fn degrading_and_recovering_are_told_once_each() {
+    let mut rig = Rig::steady(Mode::Sync);
+    let before = rig.notices.len();
+    rig.fake("r0").hello.report.degraded = true;
+    rig.pass(2_000);
+    rig.fake("r0").hello.report.degraded = false;
+    rig.pass(2_000);
+    let told = &rig.notices[before..];
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].starts_with("degraded: master r0") && told[1].starts_with("degraded no more"), "{told:?}");
+}
+
+#[test]
+fn a_tail_that_was_cut_is_told_once_however_often_it_is_reported() {
+    let mut rig = Rig::steady(Mode::Sync);
+    let before = rig.notices.len();
+    let tail = CutTail { number: 1, epoch: Epoch(1), from: 80, bytes: 20, kept: Some("divergent/x".to_owned()) };
+    rig.fake("r1").hello.report.last_cut = Some(tail.clone());
+    rig.pass(2_000);
+    // Its session breaks, its process lives.
+    let session = rig.fake("r1").session.take().unwrap();
+    rig.event(Event::Left { session });
+    rig.join("r1");
+    rig.pass(500);
+    let second = CutTail { number: 2, from: 90, bytes: 10, kept: None, ..tail.clone() };
+    rig.fake("r1").hello.report.last_cut = Some(second.clone());
+    rig.pass(500);
+    let member = rig.fake("r1").hello.member.clone();
+    let cut = |tail: CutTail| Notice::Cut { member: member.clone(), tail }.to_string();
+    assert_eq!(rig.notices[before..], [cut(tail), cut(second)]);
 }

@@ -109,11 +109,15 @@ impl Listener for Board {
 
     fn notice(&self, group: &str, notice: &Notice) {
         let Some(entry) = self.groups.get(group) else { return };
-        if let Notice::Stuck(_) = notice {
-            entry.worry.lock().get_or_insert_with(Worry::new).change(notice.to_string());
-        } else {
-            *entry.worry.lock() = None;
-            self.lines.say(&format!("{group}: {notice}"));
+        match notice {
+            Notice::Stuck(_) => entry.worry.lock().get_or_insert_with(Worry::new).change(notice.to_string()),
+            Notice::Cut { .. } | Notice::Degraded { .. } | Notice::Restored { .. } => {
+                self.lines.say(&format!("{group}: {notice}"));
+            }
+            Notice::Started { .. } | Notice::Elected { .. } | Notice::CutOff { .. } => {
+                *entry.worry.lock() = None;
+                self.lines.say(&format!("{group}: {notice}"));
+            }
         }
     }
 

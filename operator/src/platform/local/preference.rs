@@ -110,6 +110,7 @@ mod tests {
             epoch: Some(1),
             master: master.map(str::to_owned),
             in_sync: Vec::new(),
+            degraded: Some(false),
             nameserver: "127.0.0.1:1".parse().unwrap(),
             address: "127.0.0.1:2".parse().unwrap(),
             replicas: (0..3).map(replica).collect(),

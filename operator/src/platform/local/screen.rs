@@ -159,8 +159,9 @@ pub fn render(status: &Status) -> String {
 
 fn headline(group: &GroupStatus) -> String {
     let epoch = group.epoch.map_or_else(|| "-".to_owned(), |epoch| epoch.to_string());
+    let degraded = if group.degraded == Some(true) { "   DEGRADED" } else { "" };
     format!(
-        "{}   master {}   epoch {epoch}   in sync {}/{}   address {}   name server {}",
+        "{}   master {}   epoch {epoch}   in sync {}/{}{degraded}   address {}   name server {}",
         group.name,
         group.master.as_deref().unwrap_or("-"),
         group.in_sync.len(),
@@ -271,6 +272,7 @@ mod tests {
             epoch: Some(3),
             master: Some("a-0".to_owned()),
             in_sync: vec!["a-0".to_owned()],
+            degraded: Some(false),
             nameserver: "127.0.0.1:9876".parse().unwrap(),
             address: "127.0.0.1:10911".parse().unwrap(),
             replicas: vec![replica(0, Some(Role::Master)), replica(1, None)],

@@ -28,6 +28,8 @@ pub struct GroupStatus {
     pub master: Option<String>,
     /// Names of the replicas that have every acknowledged message.
     pub in_sync: Vec<String>,
+    /// Whether the master goes on with fewer in-sync replicas than asked for; unknown while none serves.
+    pub degraded: Option<bool>,
     /// The name server's address.
     pub nameserver: SocketAddr,
     /// The group's stable master address.
@@ -81,7 +83,9 @@ impl GroupStatus {
     ) -> Self {
         let record = view.record.as_ref();
         let master = record.filter(|_| view.serving).map(|record| record.master.name.clone());
-        let master_end = master.as_ref().and_then(|name| view.replicas.get(name)).map(|seen| seen.report.max_offset);
+        let serving = master.as_ref().and_then(|name| view.replicas.get(name));
+        let degraded = serving.map(|seen| seen.report.degraded);
+        let master_end = serving.map(|seen| seen.report.max_offset);
         let replicas = replicas
             .into_iter()
             .map(|(name, process)| ReplicaStatus::new(name, process, view, record, master_end))
@@ -91,6 +95,7 @@ impl GroupStatus {
             epoch: record.map(|record| record.epoch.0),
             master,
             in_sync: record.iter().flat_map(|record| &record.in_sync).map(|member| member.name.clone()).collect(),
+            degraded,
             nameserver,
             address,
             replicas,
@@ -143,6 +148,8 @@ mod tests {
             drained: false,
             data_plane_alive: true,
             intact: true,
+            degraded: false,
+            last_cut: None,
         };
         let hello = Hello {
             group: "a".to_owned(),
@@ -182,7 +189,7 @@ mod tests {
             json,
             serde_json::json!({
                 "name": "a", "epoch": 4, "master": "a-0", "inSync": ["a-0", "a-1", "a-2"],
-                "nameserver": "127.0.0.1:9876", "address": "127.0.0.1:10911",
+                "degraded": false, "nameserver": "127.0.0.1:9876", "address": "127.0.0.1:10911",
                 "replicas": [
                     {"name": "a-0", "role": "master", "pid": 100, "address": "127.0.0.1:5", "maxOffset": 500,
                      "flushedOffset": 500, "confirmOffset": 499, "lagBytes": 0, "inSync": true, "restarts": 0},
