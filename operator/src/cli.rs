@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::api::crd_yaml;
 use crate::plan::Layout;
 use crate::platform::local::control::{Answer, Request, ask};
 use crate::platform::local::installation::Options;
+use crate::platform::local::placement::Placement;
 use crate::platform::local::{StateDir, default_dir, screen, up};
 
 /// For answers that come at once.
@@ -78,15 +80,27 @@ struct Up {
     file: PathBuf,
     #[command(flatten)]
     place: Place,
-    /// Port of the name server on 127.0.0.1; 0 is given by the system.
+    /// Port of the name server; 0 is given by the system.
     #[arg(long, value_name = "PORT", default_value_t = 9876)]
     nameserver_port: u16,
-    /// Stable master port on 127.0.0.1; 0 is given by the system. Once a group, in the manifest's order [default: 10911 for the first, 0 for others].
+    /// Stable master port; 0 is given by the system. Once a group, in the manifest's order [default: 10911 for the first, 0 for others].
     #[arg(long, value_name = "PORT")]
     master_port: Vec<u16>,
     /// The `gantry` binary [default: beside this one, then in PATH].
     #[arg(long, value_name = "BIN")]
     gantry: Option<PathBuf>,
+    /// Address of the name server, the elector and the master ports.
+    #[arg(long, value_name = "IP", default_value_t = Ipv4Addr::LOCALHOST.into())]
+    listen: IpAddr,
+    /// Address of a replica, for clients and for its peers [default: 127.0.0.1]. Once a replica.
+    #[arg(long, value_name = "REPLICA=IP")]
+    replica_address: Vec<String>,
+    /// Command that starts a replica's broker, which is appended to it, e.g. to run in a network namespace. Once a replica.
+    #[arg(long, value_name = "REPLICA=COMMAND")]
+    wrap: Vec<String>,
+    /// Seconds that failovers on suspicion (silence, no known death) are apart at least [default: 60].
+    #[arg(long, value_name = "SECONDS")]
+    suspicion_gap: Option<u32>,
 }
 
 impl Place {
@@ -120,7 +134,13 @@ impl Up {
         let gantry = find_gantry(self.gantry.as_deref())?;
         let state = StateDir::open(&self.place.dir()?)?;
         log_to(&state.layout().operator_log())?;
-        let options = Options { gantry, nameserver_port: self.nameserver_port, master_ports: self.master_port };
+        let options = Options {
+            gantry,
+            nameserver_port: self.nameserver_port,
+            master_ports: self.master_port,
+            placement: Placement::new(self.listen, &self.replica_address, &self.wrap)?,
+            suspicion_gap: self.suspicion_gap.map(|seconds| Duration::from_secs(seconds.into())),
+        };
         up::run(&self.file, state, &options).await
     }
 }

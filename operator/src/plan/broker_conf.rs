@@ -1,7 +1,7 @@
 //! A replica's `broker.conf`, in RocketMQ's properties format.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use super::{GroupPlan, ReplicaPlan};
@@ -12,6 +12,8 @@ use crate::api::{FlushMode, OnShortage, ReplicationMode};
 pub struct Surroundings<'a> {
     /// Where the elector listens.
     pub electors: SocketAddr,
+    /// The replica's own address, for clients and for its peers.
+    pub address: IpAddr,
     /// The group's stable master address, which masters register at the name servers.
     pub advertised_master: SocketAddr,
     /// The replica's store directory.
@@ -40,7 +42,8 @@ pub fn render(group: &GroupPlan, replica: &ReplicaPlan, surroundings: &Surroundi
         // Every replica starts as a slave; the elector says who is master.
         ("brokerRole", "SLAVE".to_owned()),
         ("brokerId", replica.slave_id.to_string()),
-        ("brokerIP1", "127.0.0.1".to_owned()),
+        ("brokerIP1", surroundings.address.to_string()),
+        ("brokerIP2", surroundings.address.to_string()),
         // Ports given by the system: the broker tells the elector its addresses when it joins.
         ("listenPort", "0".to_owned()),
         ("haListenPort", "0".to_owned()),
@@ -94,6 +97,7 @@ mod tests {
         let group = GroupPlan::new(&BrokerGroup::new("broker-a", serde_json::from_value(spec).unwrap())).unwrap();
         let surroundings = Surroundings {
             electors: "127.0.0.1:4001".parse().unwrap(),
+            address: "127.0.0.1".parse().unwrap(),
             advertised_master: "127.0.0.1:10911".parse().unwrap(),
             store: Path::new("/data/x y/store"),
             token: "secret",
@@ -110,6 +114,7 @@ mod tests {
             "brokerRole=SLAVE",
             "brokerId=2",
             "brokerIP1=127.0.0.1",
+            "brokerIP2=127.0.0.1",
             "listenPort=0",
             "haListenPort=0",
             "storePathRootDir=/data/x y/store",
@@ -125,7 +130,7 @@ mod tests {
             "maxMessageSize=1048576",
         ];
         assert_eq!(text.lines().skip(1).collect::<Vec<_>>(), expected);
-        let keys: Vec<_> = expected[..17].iter().map(|line| line.split('=').next().unwrap()).collect();
+        let keys: Vec<_> = expected[..18].iter().map(|line| line.split('=').next().unwrap()).collect();
         for key in keys {
             assert!(crate::api::IDENTITY_KEYS.contains(&key), "spec.config could override {key}");
         }

@@ -1,7 +1,7 @@
 //! Everything that a manifest describes, running: name server, elector, stable addresses, brokers.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::board::Board;
 use super::forwarder::{self, Forwarder};
+use super::placement::Placement;
 use super::preference::Preference;
 use super::screen::Lines;
 use super::state_dir::write_private;
@@ -41,11 +42,15 @@ const STOP_PATIENCE: Duration = Duration::from_secs(15);
 pub struct Options {
     /// The `gantry` binary.
     pub gantry: PathBuf,
-    /// The name server's port on 127.0.0.1; 0 is given by the system.
+    /// The name server's port; 0 is given by the system.
     pub nameserver_port: u16,
     /// The groups' stable master ports in the manifest's order; 0, and those not told, are given by the system, but
     /// the first one not told is [`DEFAULT_MASTER_PORT`].
     pub master_ports: Vec<u16>,
+    /// Where replicas run.
+    pub placement: Placement,
+    /// How far failovers on suspicion are apart; the elector's default if none.
+    pub suspicion_gap: Option<Duration>,
 }
 
 /// A running installation. Dropped, its children are killed.
@@ -82,10 +87,11 @@ impl Installation {
         options: &Options,
         lines: Lines,
     ) -> anyhow::Result<Self> {
-        let forwarders = bind_forwarders(&groups, &options.master_ports)?;
+        options.placement.check(&groups)?;
+        let forwarders = bind_forwarders(&groups, options)?;
         let (nameserver, nameserver_address) = start_nameserver(&state, options, &lines).await?;
         let board = Arc::new(Board::new(forwarders, nameserver_address, lines.clone()));
-        let elector = start_elector(&state, &groups, Arc::clone(&board) as Arc<dyn Listener>).await?;
+        let elector = start_elector(&state, &groups, options, Arc::clone(&board) as Arc<dyn Listener>).await?;
         let shared = Arc::new(Shared {
             preferences: groups.iter().map(|group| (group.name.clone(), Preference::new(group))).collect(),
             groups,
@@ -95,7 +101,7 @@ impl Installation {
             processes: Mutex::default(),
             lines,
         });
-        shared.write_configurations(&state)?;
+        shared.write_configurations(&state, &options.placement)?;
         let brokers = shared.start_brokers(&state, options);
         let mut tending = JoinSet::new();
         for group in shared.preferences.keys() {
@@ -194,7 +200,7 @@ impl Shared {
         }
     }
 
-    fn write_configurations(&self, state: &StateDir) -> anyhow::Result<()> {
+    fn write_configurations(&self, state: &StateDir, placement: &Placement) -> anyhow::Result<()> {
         for group in &self.groups {
             let token = state.token(&group.name)?;
             let advertised_master = self.board.address(&group.name).context("a group without an address")?;
@@ -203,7 +209,8 @@ impl Shared {
                 let store = layout.store(&replica.name);
                 std::fs::create_dir_all(&store).with_context(|| format!("can't make {}", store.display()))?;
                 let electors = self.elector.local_addr();
-                let surroundings = Surroundings { electors, advertised_master, store: &store, token: &token };
+                let address = placement.address(&replica.name);
+                let surroundings = Surroundings { electors, address, advertised_master, store: &store, token: &token };
                 write_private(&layout.broker_conf(&replica.name), render(group, replica, &surroundings).as_bytes())?;
             }
         }
@@ -215,9 +222,10 @@ impl Shared {
         for group in &self.groups {
             for replica in &group.replicas {
                 let conf = state.layout().broker_conf(&replica.name);
+                let command = broker_command(&options.gantry, &conf, self.nameserver);
                 let plan = ChildPlan {
                     name: replica.name.clone(),
-                    command: broker_command(&options.gantry, &conf, self.nameserver),
+                    command: options.placement.wrapped(&replica.name, command),
                     log: state.layout().broker_log(&replica.name),
                     announces: false,
                 };
@@ -253,21 +261,18 @@ impl Shared {
     }
 }
 
-fn local(port: u16) -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, port).into()
-}
-
-fn bind_forwarders(groups: &[GroupPlan], ports: &[u16]) -> anyhow::Result<BTreeMap<String, Forwarder>> {
+fn bind_forwarders(groups: &[GroupPlan], options: &Options) -> anyhow::Result<BTreeMap<String, Forwarder>> {
+    let ports = &options.master_ports;
     if ports.len() > groups.len() {
         bail!("{} master ports are given for {} group(s)", ports.len(), groups.len());
     }
     let mut forwarders = BTreeMap::new();
     for (index, group) in groups.iter().enumerate() {
         let port = ports.get(index).copied().unwrap_or(if index == 0 { DEFAULT_MASTER_PORT } else { 0 });
-        let forwarder = Forwarder::bind(local(port), forwarder::Limits::default()).with_context(|| {
+        let address = SocketAddr::from((options.placement.listen(), port));
+        let forwarder = Forwarder::bind(address, forwarder::Limits::default()).with_context(|| {
             format!(
-                "can't listen at {} for the master of {}; choose another port with --master-port",
-                local(port),
+                "can't listen at {address} for the master of {}; choose another port with --master-port",
                 group.name
             )
         })?;
@@ -281,7 +286,7 @@ async fn start_nameserver(
     options: &Options,
     lines: &Lines,
 ) -> anyhow::Result<(Supervised, SocketAddr)> {
-    let wanted = local(options.nameserver_port);
+    let wanted = SocketAddr::from((options.placement.listen(), options.nameserver_port));
     if options.nameserver_port != 0 {
         // Tried before, so that a taken port is told in one line; the name server itself comes a moment later.
         TcpListener::bind(wanted).with_context(|| {
@@ -332,6 +337,7 @@ async fn announced_address(mut events: UnboundedReceiver<ChildEvent>) -> anyhow:
 async fn start_elector(
     state: &StateDir,
     groups: &[GroupPlan],
+    options: &Options,
     listener: Arc<dyn Listener>,
 ) -> anyhow::Result<ElectorServer> {
     let mut electorates = Vec::new();
@@ -341,10 +347,15 @@ async fn start_elector(
             ReplicationMode::Async => Mode::Async,
         };
         let replicas = group.replicas.iter().map(|replica| replica.name.clone());
-        let config = Config::new(replicas, mode, usize::from(group.min_in_sync));
+        let mut config = Config::new(replicas, mode, usize::from(group.min_in_sync));
+        if let Some(gap) = options.suspicion_gap {
+            config.suspicion_gap_ms = gap.as_millis() as u64;
+        }
         let token = state.token(&group.name)?;
         let store = RecordFile::new(state.layout().record(&group.name));
         electorates.push((Group { name: group.name.clone(), token, config }, store));
     }
-    ElectorServer::bind(local(0), electorates, listener).await.context("can't start the elector")
+    ElectorServer::bind((options.placement.listen(), 0).into(), electorates, listener)
+        .await
+        .context("can't start the elector")
 }

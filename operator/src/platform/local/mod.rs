@@ -5,6 +5,7 @@ mod child_log;
 pub mod control;
 pub mod forwarder;
 pub mod installation;
+pub mod placement;
 mod preference;
 mod record_file;
 pub mod screen;
