@@ -1,11 +1,11 @@
 //! Client programs over the official libraries, as child processes.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt::{self, Display};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -80,6 +80,15 @@ impl Library {
     }
 }
 
+/// The same command behind another one that starts it.
+fn behind(front: Vec<OsString>, command: Command) -> Command {
+    let mut front = front.into_iter();
+    let Some(first) = front.next() else { return command };
+    let mut whole = Command::new(first);
+    whole.args(front).arg(command.get_program()).args(command.get_args());
+    whole
+}
+
 /// A JVM that starts quickly, takes little, and writes its library's logs below `home`.
 fn java(folder: &Path, home: &Path) -> Command {
     let mut command = Command::new("java");
@@ -96,17 +105,24 @@ pub struct Job {
     command: Command,
     work: TempDir,
     library: Library,
+    until_told: bool,
 }
 
 impl Job {
-    /// `subcommand` is `load`, `consume` or `pair`; e2e/clients/java has the flags.
-    pub fn new(library: Library, subcommand: &str, nameserver: &str, topic: &str) -> anyhow::Result<Self> {
+    /// `subcommand` is `load`, `consume` or `pair`; e2e/clients/java has the flags. `front` stands before the command.
+    pub fn new(
+        library: Library,
+        front: Vec<OsString>,
+        subcommand: &str,
+        nameserver: &str,
+        topic: &str,
+    ) -> anyhow::Result<Self> {
         let mut work = TempDir::with_prefix("gantry-client-").context("making the client's folder")?;
         work.disable_cleanup(std::env::var_os("GANTRY_KEEP").is_some());
-        let mut command = library.command(work.path())?;
+        let mut command = behind(front, library.command(work.path())?);
         command.arg(subcommand).args(["--namesrv", nameserver, "--topic", topic]);
         command.arg("--history").arg(work.path().join("history"));
-        Ok(Self { command, work, library })
+        Ok(Self { command, work, library, until_told: false })
     }
 
     /// Adds a flag and its value.
@@ -123,16 +139,25 @@ impl Job {
         self
     }
 
+    /// It sends until [`Running::tell_end`].
+    #[must_use]
+    pub fn until_told(mut self) -> Self {
+        self.until_told = true;
+        self.with("until-stdin-ends", true)
+    }
+
     /// Starts the program.
     pub fn start(mut self) -> anyhow::Result<Running> {
         let complaints = File::create(self.work.path().join("stderr.log"))?;
-        self.command.current_dir(self.work.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(complaints);
+        let stdin = if self.until_told { Stdio::piped() } else { Stdio::null() };
+        self.command.current_dir(self.work.path()).stdin(stdin).stdout(Stdio::piped()).stderr(complaints);
         let mut child = self.command.spawn().with_context(|| format!("starting {:?}", self.command))?;
         let output = child.stdout.take().context("the client has no standard output")?;
+        let stdin = child.stdin.take();
         let seen = Arc::new(Mutex::new(Progress::default()));
         let shared = Arc::clone(&seen);
         std::thread::spawn(move || follow(output, &shared));
-        Ok(Running { child, work: Some(self.work), library: self.library, seen })
+        Ok(Running { child, stdin, work: Some(self.work), library: self.library, seen })
     }
 
     /// Starts the program and waits for its end.
@@ -174,6 +199,7 @@ fn follow(output: ChildStdout, seen: &Mutex<Progress>) {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
+    stdin: Option<ChildStdin>,
     work: Option<TempDir>,
     library: Library,
     seen: Arc<Mutex<Progress>>,
@@ -205,6 +231,11 @@ impl Running {
     /// Waits until so many messages were acknowledged.
     pub fn wait_acked(&mut self, acked: u64, within: Duration) -> anyhow::Result<()> {
         self.wait_for(&format!("{acked} acknowledged messages"), within, |progress| progress.acked >= acked)
+    }
+
+    /// A program that sends until it is told makes no further message.
+    pub fn tell_end(&mut self) {
+        self.stdin = None;
     }
 
     /// Waits for the program's end.

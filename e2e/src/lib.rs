@@ -6,12 +6,15 @@
 pub mod admin;
 pub mod bench;
 pub mod binaries;
+pub mod chaos;
 pub mod checker;
 pub mod client;
 pub mod failover;
 pub mod group;
 pub mod history;
+pub mod lab;
 pub mod logs;
 pub mod process;
+pub mod quantiles;
 pub mod scene;
 pub mod wait;

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use gantry_e2e::checker::{self, Circumstances};
 use gantry_e2e::client::Library;
 use gantry_e2e::failover::{self, Blow, Mode, Plan};
-use gantry_e2e::{bench, history};
+use gantry_e2e::{admin, bench, chaos, history};
 
 #[derive(Parser)]
 #[command(about = "Faults under load, benchmarks, and the history checker")]
@@ -41,6 +41,32 @@ enum Subcommands {
         /// Repeats an earlier run.
         #[arg(long)]
         seed: Option<u64>,
+    },
+    /// Mixes faults over network namespaces under a load, and judges them. Needs root.
+    Chaos {
+        /// The clients' library.
+        #[arg(long, value_enum, default_value = "java")]
+        client: Library,
+        #[arg(long, default_value_t = 200)]
+        rounds: u32,
+        /// Repeats an earlier run's faults.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Messages of 1 KiB a second.
+        #[arg(long, default_value_t = 200)]
+        rate: u64,
+    },
+    /// Creates a topic and waits for its route.
+    CreateTopic {
+        topic: String,
+        /// Name server, host:port.
+        #[arg(long)]
+        nameserver: String,
+        /// The master, host:port.
+        #[arg(long)]
+        broker: String,
+        #[arg(long, default_value_t = 4)]
+        queues: i32,
     },
     /// Pipelined sends against any broker, or against a group started for it.
     Bench(bench::Options),
@@ -78,9 +104,17 @@ fn run(command: Subcommands) -> anyhow::Result<ExitCode> {
             plan.seed = seed.unwrap_or(plan.seed);
             println!("{}", failover::run(&plan)?.table());
         }
+        Subcommands::Chaos { client, rounds, seed, rate } => {
+            let seed = seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
+            println!("{}", chaos::run(&chaos::Plan { rate, ..chaos::Plan::new(client, rounds, seed) })?.table());
+        }
+        Subcommands::CreateTopic { topic, nameserver, broker, queues } => {
+            admin::create_topic(&nameserver, &broker, &topic, queues)?;
+        }
         Subcommands::Bench(options) => println!("{}", bench::run(&options)?),
         Subcommands::Check { files, undrained, oneway, fault_us } => {
-            let circumstances = Circumstances { drained: !undrained, oneway, faults_us: fault_us, tags: None };
+            let circumstances =
+                Circumstances { drained: !undrained, oneway, faults_us: fault_us, ..Circumstances::default() };
             let verdict = checker::check(&history::read(&files)?, &circumstances);
             println!("{verdict}");
             return Ok(if verdict.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE });

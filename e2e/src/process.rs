@@ -1,9 +1,11 @@
 //! Processes: who is whose child, who lives, and signals.
 
 use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
 
@@ -18,6 +20,22 @@ pub fn signal(pid: u32, signal: Signal) -> anyhow::Result<()> {
 /// Whether a process runs; one that has ended and waits for its parent doesn't.
 pub fn is_alive(pid: u32) -> bool {
     stat(pid).is_some_and(|stat| !matches!(stat.state, 'Z' | 'X'))
+}
+
+/// Runs a program to its end and returns its standard output; a failure is an error with what it said.
+pub fn run(command: &mut Command, input: Option<&str>) -> anyhow::Result<String> {
+    let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
+    command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("starting {command:?}"))?;
+    if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
+        stdin.write_all(input.as_bytes()).with_context(|| format!("writing to {command:?}"))?;
+    }
+    let output = child.wait_with_output().with_context(|| format!("waiting for {command:?}"))?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        bail!("{command:?}: {}: {said}{}", output.status, String::from_utf8_lossy(&output.stderr).trim_end());
+    }
+    Ok(said)
 }
 
 /// All children of a process, their children and so on, itself not included.
@@ -88,7 +106,6 @@ fn stat(pid: u32) -> Option<Stat> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::{Command, Stdio};
 
     #[test]
     fn a_tree_of_processes_is_found_and_killed_whole() {

@@ -189,7 +189,13 @@ func (s *sender) next() *outgoing {
 		return nil
 	}
 	producers := int64(o.producers)
-	if o.seconds > 0 {
+	if o.stdinEnded != nil {
+		select {
+		case <-o.stdinEnded:
+			return nil
+		default:
+		}
+	} else if o.seconds > 0 {
 		if time.Since(s.start) >= time.Duration(o.seconds)*time.Second {
 			return nil
 		}

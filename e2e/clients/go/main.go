@@ -5,6 +5,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -18,6 +19,8 @@ type Options struct {
 	producers, size, batch, inFlight     int
 	messages, seconds, rate, expect      int64
 	giveUp, idleTimeout                  time.Duration
+	// Closed at the end of standard input; nil where that means nothing.
+	stdinEnded chan struct{}
 }
 
 func main() {
@@ -112,7 +115,15 @@ func parse(args []string) Options {
 	flags.Int64Var(&o.expect, "expect", 0, "consume until so many different messages were received")
 	giveUp := flags.Int64("give-up", 60, "seconds after which a message is not tried again")
 	idle := flags.Int64("idle-timeout", 60, "seconds without a message after which consuming has failed")
+	untilStdinEnds := flags.String("until-stdin-ends", "false", "true: send until standard input ends instead")
 	_ = flags.Parse(args)
+	if *untilStdinEnds == "true" {
+		o.stdinEnded = make(chan struct{})
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			close(o.stdinEnded)
+		}()
+	}
 	o.giveUp = time.Duration(*giveUp) * time.Second
 	o.idleTimeout = time.Duration(*idle) * time.Second
 	if o.namesrv == "" || o.topic == "" || o.history == "" {

@@ -21,9 +21,11 @@ mod gaps;
 mod ledger;
 mod order;
 mod verdict;
+mod windows;
 
 pub use gaps::{Gap, Pause};
 pub use verdict::{Counts, Fault, Verdict, Violation};
+pub use windows::{Span, Window};
 
 use crate::history::Event;
 use ledger::Ledger;
@@ -35,6 +37,8 @@ pub struct Circumstances {
     pub drained: bool,
     /// When something was killed, stopped or switched over, in the history's microseconds.
     pub faults_us: Vec<i64>,
+    /// Rounds that are to be told apart within the history.
+    pub spans: Vec<Span>,
     /// The tags subscribed to; `None` is all.
     pub tags: Option<Vec<String>>,
     /// Where one-way sends are all that there is, nothing can be acknowledged and receiving is enough to judge.
@@ -51,6 +55,7 @@ pub fn check(events: &[Event], circumstances: &Circumstances) -> Verdict {
     duplicates::check(&ledger, circumstances, &mut verdict);
     verdict.gaps = gaps::after_faults(&ledger, &circumstances.faults_us);
     verdict.longest_pause = gaps::longest(&ledger);
+    verdict.windows = windows::within(&ledger, &circumstances.spans);
     if !circumstances.oneway && verdict.counts.acked == 0 {
         verdict.add(Fault::Empty, || "no send was acknowledged".into());
     }

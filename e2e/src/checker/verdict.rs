@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::gaps::{Gap, Pause};
 use super::ledger::Ledger;
+use super::windows::Window;
 
 /// Kinds of what can be held against a broker; the module's page says what each is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +67,8 @@ pub struct Verdict {
     pub totals: BTreeMap<Fault, u64>,
     /// For each fault that was named: the time to the next acknowledged send.
     pub gaps: Vec<Gap>,
+    /// For each span that was named, what the clients saw.
+    pub windows: Vec<Window>,
     /// The longest time between two acknowledgements in a row; `None` with fewer than two.
     pub longest_pause: Option<Pause>,
 }
@@ -83,7 +86,8 @@ impl Verdict {
             deliveries: ledger.deliveries.len() as u64,
             ..Counts::default()
         };
-        Self { counts, violations: Vec::new(), totals: BTreeMap::new(), gaps: Vec::new(), longest_pause: None }
+        let (violations, totals) = (Vec::new(), BTreeMap::new());
+        Self { counts, violations, totals, gaps: Vec::new(), windows: Vec::new(), longest_pause: None }
     }
 
     pub(super) fn add(&mut self, fault: Fault, what: impl FnOnce() -> String) {

@@ -15,13 +15,25 @@ pub struct Options {
     pub min_in_sync: u8,
     /// `Async` or `Sync`: whether an acknowledged message is on disk.
     pub flush: &'static str,
+    /// How many seconds failovers on suspicion are apart at least; the operator's default if none.
+    pub suspicion_gap: Option<u32>,
+    /// Whether replicas can be taken down for a while: each is started behind a gate then.
+    pub gates: bool,
     /// Further broker keys.
     pub config: BTreeMap<String, String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { replicas: 3, mode: "Sync", min_in_sync: 2, flush: "Async", config: BTreeMap::new() }
+        Self {
+            replicas: 3,
+            mode: "Sync",
+            min_in_sync: 2,
+            flush: "Async",
+            suspicion_gap: None,
+            gates: false,
+            config: BTreeMap::new(),
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! A group under test: what `gantry-operator local up` runs, in a folder of its own, on ports given by the system.
 
 mod manifest;
+mod placed;
 mod status;
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,9 +17,11 @@ use tempfile::TempDir;
 pub use manifest::Options;
 pub use status::{Replica, Status};
 
+use crate::lab::{Lab, PREFIX};
 use crate::process::{self, Signal};
 use crate::wait;
 use crate::{binaries, logs};
+use placed::Places;
 
 /// How long a group may take to serve, and to become whole again after a fault. Generous: two busy cores.
 pub const PATIENCE: Duration = Duration::from_mins(1);
@@ -31,25 +35,47 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 pub struct Group {
     _alone: MutexGuard<'static, ()>,
     folder: Option<TempDir>,
+    places: Places,
+    replicas: u8,
+    suspicion_gap: Option<u32>,
     operator: Option<Child>,
     nameserver: String,
     address: String,
 }
 
 impl Group {
-    /// Starts a group and waits until it serves and every replica is in sync.
+    /// Starts a group on loopback and waits until it serves and every replica is in sync.
     pub fn start(options: &Options) -> anyhow::Result<Self> {
+        Self::start_at(options, None)
+    }
+
+    /// The same over network namespaces, each replica with a disk of its own of so many bytes.
+    pub fn start_in(lab: Lab, options: &Options, disk_bytes: u64) -> anyhow::Result<Self> {
+        Self::start_at(&Options { gates: true, ..options.clone() }, Some((lab, disk_bytes)))
+    }
+
+    fn start_at(options: &Options, place: Option<(Lab, u64)>) -> anyhow::Result<Self> {
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let folder = TempDir::with_prefix("gantry-e2e-").context("making the group's folder")?;
+        let prefix = format!("{PREFIX}{}-", std::process::id());
+        let folder = TempDir::with_prefix(prefix).context("making the group's folder")?;
         let manifest = serde_json::to_string_pretty(&options.manifest(NAME))?;
         std::fs::write(folder.path().join("group.yaml"), manifest).context("writing the manifest")?;
+        let (lab, disk_bytes) = place.unzip();
         let mut group = Self {
             _alone: alone,
+            places: Places::new(lab, options.gates, folder.path())?,
+            replicas: options.replicas,
+            suspicion_gap: options.suspicion_gap,
             folder: Some(folder),
             operator: None,
             nameserver: String::new(),
             address: String::new(),
         };
+        let stores: Vec<_> = (0..usize::from(options.replicas)).map(|ordinal| group.store(ordinal)).collect();
+        let images = group.folder().to_owned();
+        if let (Some(lab), Some(bytes)) = (&mut group.places.lab, disk_bytes) {
+            lab.mount(&stores, &images, bytes)?;
+        }
         group.up()?;
         Ok(group)
     }
@@ -63,6 +89,10 @@ impl Group {
         let seen_before = log.metadata()?.len();
         let mut command = self.operator_command(&["up"])?;
         command.arg(self.path("group.yaml")).args(["--nameserver-port", "0", "--master-port", "0"]);
+        command.args(self.places.arguments(self.replicas));
+        if let Some(seconds) = self.suspicion_gap {
+            command.arg("--suspicion-gap").arg(seconds.to_string());
+        }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.operator = Some(command.spawn().context("starting gantry-operator")?);
         wait::until("a line with `ready` from gantry-operator", PATIENCE, || {
@@ -101,9 +131,23 @@ impl Group {
     }
 
     /// Waits until the status is as wanted.
-    pub fn wait_for(&self, what: &str, mut wanted: impl FnMut(&Status) -> bool) -> anyhow::Result<Status> {
+    pub fn wait_for(&self, what: &str, wanted: impl FnMut(&Status) -> bool) -> anyhow::Result<Status> {
+        self.wait_within(what, PATIENCE, wanted)
+    }
+
+    /// Waits until every replica has joined and is in sync.
+    pub fn wait_settled(&self, within: Duration) -> anyhow::Result<Status> {
+        self.wait_within("a master with every replica there and in sync", within, Status::is_settled)
+    }
+
+    fn wait_within(
+        &self,
+        what: &str,
+        within: Duration,
+        mut wanted: impl FnMut(&Status) -> bool,
+    ) -> anyhow::Result<Status> {
         let mut last = None;
-        wait::until(what, PATIENCE, || {
+        wait::until(what, within, || {
             let status = self.status()?;
             let found = wanted(&status).then(|| status.clone());
             last = Some(status);
@@ -165,6 +209,45 @@ impl Group {
         operator.into_iter().chain(operator.into_iter().flat_map(process::descendants)).collect()
     }
 
+    /// Its namespaces.
+    pub fn lab(&self) -> anyhow::Result<&Lab> {
+        self.places.lab.as_ref().context("the group runs on loopback, not in network namespaces")
+    }
+
+    /// What stands before the command of a client, so that it runs where it reaches the group.
+    pub fn client_front(&self) -> Vec<OsString> {
+        self.places.client_front()
+    }
+
+    /// `kill -9`, and the replica stays down until [`Group::let_start`]. Says when it was killed.
+    pub fn take_down(&self, ordinal: usize) -> anyhow::Result<i64> {
+        self.places.close_gate(ordinal)?;
+        let before = self.status()?.pid(&replica_name(ordinal)).context("it has no process")?;
+        process::signal(before, Signal::KILL)?;
+        let at_us = wait::now_us();
+        process::wait_gone(&[before])?;
+        Ok(at_us)
+    }
+
+    /// A replica that was taken down may start.
+    pub fn let_start(&self, ordinal: usize) -> anyhow::Result<()> {
+        self.places.open_gate(ordinal)
+    }
+
+    /// A replica's store directory.
+    pub fn store(&self, ordinal: usize) -> PathBuf {
+        self.path("state").join("replicas").join(replica_name(ordinal)).join("store")
+    }
+
+    /// The elector's port.
+    pub fn elector_port(&self) -> anyhow::Result<u16> {
+        let conf = self.path("state").join("replicas").join(replica_name(0)).join("broker.conf");
+        let text = std::fs::read_to_string(&conf).with_context(|| format!("reading {}", conf.display()))?;
+        let electors = text.lines().find_map(|line| line.strip_prefix("gantryElectors="));
+        let port = electors.and_then(|electors| electors.rsplit_once(':')).map(|(_, port)| port.parse());
+        port.with_context(|| format!("{} names no elector", conf.display()))?.context("the elector's port")
+    }
+
     /// The folder that holds everything of this group.
     pub fn folder(&self) -> &Path {
         self.folder.as_ref().map_or(Path::new(""), TempDir::path)
@@ -179,8 +262,10 @@ impl Group {
     }
 
     fn operator_command(&self, subcommand: &[&str]) -> anyhow::Result<Command> {
-        let mut command = Command::new(binaries::folder()?.join("gantry-operator"));
-        command.arg("local").args(subcommand).arg("--dir").arg(self.path("state"));
+        let operator = binaries::folder()?.join("gantry-operator");
+        let mut front = self.places.operator_front().into_iter().chain([operator.into()]);
+        let mut command = Command::new(front.next().context("no command")?);
+        command.args(front).arg("local").args(subcommand).arg("--dir").arg(self.path("state"));
         Ok(command)
     }
 
@@ -195,6 +280,11 @@ impl Group {
     }
 }
 
+/// A replica's name by its ordinal.
+pub fn replica_name(ordinal: usize) -> String {
+    format!("{NAME}-{ordinal}")
+}
+
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(mut operator) = self.operator.take() {
@@ -202,6 +292,10 @@ impl Drop for Group {
                 logs::say(&format!("ending the group: {error:#}"));
             }
             operator.wait().ok();
+        }
+        // Its disks are unmounted before the folder goes, and stay to be looked at if the folder does.
+        if std::env::var_os("GANTRY_KEEP").is_none() {
+            self.places.lab.take();
         }
         if std::thread::panicking() {
             logs::tell_tails(self.folder());

@@ -47,6 +47,9 @@ pub struct Replica {
     pub confirm_offset: Option<i64>,
     /// How far it is behind the master.
     pub lag_bytes: Option<i64>,
+    /// Whether the record has it, with the disk that it runs on now, among those in sync.
+    #[serde(default)]
+    pub in_sync: bool,
 }
 
 impl Status {
@@ -54,6 +57,11 @@ impl Status {
     pub fn is_whole(&self) -> bool {
         let runs_in_sync = |replica: &Replica| replica.pid.is_some() && self.in_sync.contains(&replica.name);
         self.master.is_some() && self.in_sync.len() == self.replicas.len() && self.replicas.iter().all(runs_in_sync)
+    }
+
+    /// Whole, and every replica has joined since its process was started: nothing is hearsay.
+    pub fn is_settled(&self) -> bool {
+        self.is_whole() && self.replicas.iter().all(|replica| replica.in_sync && replica.max_offset.is_some())
     }
 
     /// The process of a replica.

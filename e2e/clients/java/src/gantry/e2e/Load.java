@@ -13,7 +13,7 @@ import org.apache.rocketmq.common.message.MessageBatch;
 
 /**
  * The producing side: `--producers P` threads over one DefaultMQProducer with its own defaults, together
- * `--messages N` messages (or for `--seconds S`), `--rate R` a second where given, in `--mode sync|async|oneway|batch`.
+ * `--messages N` messages (or for `--seconds S`, or `--until-stdin-ends true`), `--rate R` a second where given, in `--mode sync|async|oneway|batch`.
  * Each thread sends a message again until it is acknowledged or `--give-up` seconds have passed.
  */
 final class Load {

@@ -1,5 +1,7 @@
 package gantry.e2e;
 
+import java.io.IOException;
+
 /** The flags of load and of pair's producing half. */
 final class LoadOptions {
     final String namesrv;
@@ -17,6 +19,8 @@ final class LoadOptions {
     final long intervalNs;
     private final long messages;
     private final long seconds;
+    private final boolean untilStdinEnds;
+    private volatile boolean stdinEnded;
     private final String[] tags;
     private final String subscribe;
 
@@ -41,6 +45,12 @@ final class LoadOptions {
         intervalNs = rate == 0 ? 0 : 1_000_000_000L * producers / rate;
         messages = flags.number("messages", 0);
         seconds = flags.number("seconds", 0);
+        untilStdinEnds = flags.is("until-stdin-ends");
+        if (untilStdinEnds) {
+            Thread reader = new Thread(this::awaitStdinEnd, "stdin");
+            reader.setDaemon(true);
+            reader.start();
+        }
         String tagList = flags.text("tags", "");
         tags = tagList.isEmpty() ? new String[0] : tagList.split(",");
         subscribe = flags.text("subscribe", "*");
@@ -48,11 +58,25 @@ final class LoadOptions {
 
     /** Whether a producer thread that has made `sequence` messages since `startNs` makes another one. */
     boolean goesOn(int producer, long sequence, long startNs) {
+        if (untilStdinEnds) {
+            return !stdinEnded;
+        }
         if (seconds > 0) {
             return System.nanoTime() - startNs < seconds * 1_000_000_000L;
         }
         long share = messages / producers + (producer < messages % producers ? 1 : 0);
         return sequence < share;
+    }
+
+    private void awaitStdinEnd() {
+        try {
+            while (System.in.read() >= 0) {
+                // What is written there means nothing; its end does.
+            }
+        } catch (IOException e) {
+            System.err.println("standard input: " + e);
+        }
+        stdinEnded = true;
     }
 
     /** The tag of a message, going round by its sequence; null where no tags were asked for. */

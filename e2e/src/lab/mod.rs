@@ -1,0 +1,251 @@
+//! A laboratory of network namespaces: one address a replica, one for the operator with its name server, one for the
+//! clients, joined by a bridge, with faults between them.
+//!
+//! ```text
+//!   client 10.99.0.2 ──┐
+//!                      ├── bridge in hub 10.99.0.1 (operator, name server, master address)
+//!   replica i          │
+//!   10.99.0.(10 + i) ──┘
+//! ```
+//!
+//! Packets are lost where they arrive (nftables), links are slowed on both ends (`tc tbf`), each replica's store can be
+//! a small disk of its own ([`Disk`]). Nothing in the machine's own namespace is touched. The namespaces' names hold
+//! this process's number: what a killed run left behind is swept away by the next one.
+
+mod disk;
+mod filter;
+mod sweep;
+
+use std::ffi::{OsStr, OsString};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context;
+
+pub use disk::Disk;
+pub use filter::Cut;
+
+use crate::logs;
+use crate::process::run;
+
+/// The beginning of the names of everything that end-to-end runs leave in places that all processes share.
+pub(crate) const PREFIX: &str = "gantry-e2e-";
+
+/// One namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Node {
+    /// Where the operator, the name server and the stable address are.
+    Hub,
+    /// Where the clients are.
+    Client,
+    /// Where a replica is, by its ordinal.
+    Replica(usize),
+}
+
+impl Node {
+    /// Its address.
+    pub fn address(self) -> Ipv4Addr {
+        let last = match self {
+            Self::Hub => 1,
+            Self::Client => 2,
+            Self::Replica(ordinal) => 10 + ordinal as u8,
+        };
+        Ipv4Addr::new(10, 99, 0, last)
+    }
+
+    /// Unique in the laboratory, short enough for the name of a device.
+    fn name(self) -> String {
+        match self {
+            Self::Hub => "hub".to_owned(),
+            Self::Client => "client".to_owned(),
+            Self::Replica(ordinal) => format!("r{ordinal}"),
+        }
+    }
+}
+
+/// The namespaces; dropped, they are gone. Whatever runs in them must have ended before.
+#[derive(Debug)]
+pub struct Lab {
+    replicas: usize,
+    disks: Vec<Disk>,
+}
+
+/// Why there can be no laboratory here: for tests that are skipped then, and say so.
+pub fn unavailable() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("network namespaces need root".to_owned());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = |name: &&str| std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
+    let missing: Vec<_> =
+        ["ip", "tc", "nft", "nsenter", "mkfs.ext4"].into_iter().filter(|name| !is_there(name)).collect();
+    (!missing.is_empty()).then(|| format!("missing: {}", missing.join(", ")))
+}
+
+impl Lab {
+    /// Makes the namespaces for so many replicas.
+    pub fn new(replicas: usize) -> anyhow::Result<Self> {
+        if let Some(why) = unavailable() {
+            anyhow::bail!("no network namespaces: {why}");
+        }
+        sweep::leftovers();
+        let lab = Self { replicas, disks: Vec::new() };
+        lab.connect().context("making network namespaces")?;
+        Ok(lab)
+    }
+
+    fn connect(&self) -> anyhow::Result<()> {
+        let hub = namespace(Node::Hub);
+        for node in self.nodes() {
+            let name = namespace(node);
+            ip(&["netns", "add", &name])?;
+            ip(&["-n", &name, "link", "set", "lo", "up"])?;
+        }
+        ip(&["-n", &hub, "link", "add", "br0", "type", "bridge"])?;
+        let address = |node: Node| format!("{}/24", node.address());
+        ip(&["-n", &hub, "addr", "add", &address(Node::Hub), "dev", "br0"])?;
+        ip(&["-n", &hub, "link", "set", "br0", "up"])?;
+        for node in self.nodes().filter(|node| *node != Node::Hub) {
+            let (port, name) = (node.name(), namespace(node));
+            ip(&["-n", &hub, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &name])?;
+            ip(&["-n", &hub, "link", "set", &port, "master", "br0", "up"])?;
+            ip(&["-n", &name, "addr", "add", &address(node), "dev", "eth0"])?;
+            ip(&["-n", &name, "link", "set", "eth0", "up"])?;
+        }
+        Ok(())
+    }
+
+    fn nodes(&self) -> impl Iterator<Item = Node> + use<> {
+        [Node::Hub, Node::Client].into_iter().chain((0..self.replicas).map(Node::Replica))
+    }
+
+    /// Replicas' ordinals.
+    pub fn replicas(&self) -> std::ops::Range<usize> {
+        0..self.replicas
+    }
+
+    /// What to put in front of a command so that it runs in a namespace. The process stays the same one.
+    pub fn front(node: Node) -> Vec<OsString> {
+        ["nsenter".into(), format!("--net=/run/netns/{}", namespace(node)).into(), "--".into()].into()
+    }
+
+    /// A command in a namespace.
+    pub fn command(node: Node, program: impl AsRef<OsStr>) -> Command {
+        let front = Self::front(node);
+        let mut command = Command::new(&front[0]);
+        command.args(&front[1..]).arg(program);
+        command
+    }
+
+    /// Gives each replica's store, below these folders, a disk of its own of so many bytes, once.
+    pub fn mount(&mut self, stores: &[PathBuf], images: &Path, bytes: u64) -> anyhow::Result<()> {
+        if self.disks.is_empty() {
+            for (ordinal, store) in stores.iter().enumerate() {
+                self.disks.push(Disk::make(&images.join(format!("disk-{ordinal}.img")), store, bytes)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// A replica's disk.
+    pub fn disk(&self, ordinal: usize) -> anyhow::Result<&Disk> {
+        self.disks.get(ordinal).with_context(|| format!("replica {ordinal} has no disk of its own"))
+    }
+
+    /// Loses all packets of these cuts from now on, and no others.
+    pub fn cut(&self, cuts: &[Cut]) -> anyhow::Result<()> {
+        self.nodes().try_for_each(|node| filter::apply(node, cuts))
+    }
+
+    /// Lets no more through to and from this replica than so many kbit/s, each way.
+    pub fn slow(&self, ordinal: usize, kbits: u32) -> anyhow::Result<()> {
+        link_ends(ordinal, |node, device| {
+            let rate = format!("{kbits}kbit");
+            let shape = ["rate", &rate, "burst", "16kb", "latency", "300ms"];
+            tc(node, &[&["qdisc", "replace", "dev", device, "root", "tbf"], &shape[..]].concat())
+        })
+    }
+
+    /// As fast as before.
+    pub fn unslow(&self, ordinal: usize) -> anyhow::Result<()> {
+        link_ends(ordinal, |node, device| tc(node, &["qdisc", "del", "dev", device, "root"]))
+    }
+}
+
+/// Both ends of a replica's link: what each sends is what the other gets.
+fn link_ends(ordinal: usize, mut change: impl FnMut(Node, &str) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let replica = Node::Replica(ordinal);
+    change(Node::Hub, &replica.name())?;
+    change(replica, "eth0")
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.disks.clear();
+        for node in self.nodes() {
+            if let Err(error) = sweep::remove(&namespace(node)) {
+                logs::say(&format!("removing a network namespace: {error:#}"));
+            }
+        }
+    }
+}
+
+fn namespace(node: Node) -> String {
+    format!("{PREFIX}{}-{}", std::process::id(), node.name())
+}
+
+fn ip(arguments: &[&str]) -> anyhow::Result<()> {
+    run(Command::new("ip").args(arguments), None).map(|_| ())
+}
+
+fn tc(node: Node, arguments: &[&str]) -> anyhow::Result<()> {
+    run(Lab::command(node, "tc").args(arguments), None).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// Whether a ping gets there and back, within a second.
+    fn reaches(from: Node, to: Node) -> bool {
+        let address = to.address().to_string();
+        let script = format!("exec 3<>/dev/tcp/{address}/7");
+        // Refused is an answer; lost packets aren't.
+        let mut command = Lab::command(from, "timeout");
+        let output = command.args(["2", "bash", "-c", &script]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(124) || said.contains("refused"), "{output:?}");
+        output.status.code() != Some(124)
+    }
+
+    #[test]
+    #[ignore = "end to end: run e2e/test"]
+    fn cuts_lose_what_they_say_and_nothing_is_left_behind() {
+        if let Some(why) = unavailable() {
+            return logs::say(&format!("skipped: {why}"));
+        }
+        let lab = Lab::new(2).unwrap();
+        let (one, other) = (Node::Replica(0), Node::Replica(1));
+        assert!(reaches(one, other) && reaches(other, Node::Hub) && reaches(Node::Client, Node::Hub));
+        lab.cut(&[Cut::between(one, other)]).unwrap();
+        assert!(!reaches(one, other) && reaches(one, Node::Hub) && reaches(other, Node::Hub));
+        lab.cut(&[Cut::between(one, Node::Hub).at_port(9)]).unwrap();
+        assert!(reaches(one, other) && reaches(one, Node::Hub), "another port");
+        lab.cut(&[Cut::between(one, Node::Hub).at_port(7)]).unwrap();
+        assert!(!reaches(one, Node::Hub) && reaches(other, Node::Hub));
+        lab.cut(&[]).unwrap();
+        assert!(reaches(one, Node::Hub));
+        lab.slow(0, 1_000).unwrap();
+        lab.slow(0, 500).unwrap();
+        assert!(reaches(one, other));
+        lab.unslow(0).unwrap();
+        drop(lab);
+        crate::wait::until("no namespace of this process", Duration::from_secs(5), || {
+            let own = format!("{PREFIX}{}-", std::process::id());
+            Ok((!run(Command::new("ip").args(["netns", "list"]), None)?.contains(&own)).then_some(()))
+        })
+        .unwrap();
+    }
+}
