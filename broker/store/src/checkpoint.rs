@@ -7,17 +7,20 @@
 //! | at | bytes | field |
 //! |---|---|---|
 //! | 64 | 8 | magic `GANTRYCP` |
-//! | 72 | 4 | version, 1 |
+//! | 72 | 4 | version, 2; 1 ended with `queues`, and the CRC in its place |
 //! | 76 | 4 | flags: 1 the store was closed cleanly, 2 `cut` holds |
 //! | 80 | 8 | `dispatched`: below it everything is flushed, and in consume queue files that were synced |
 //! | 88 | 8 | `confirmed` |
 //! | 96 | 8 | `flushed`: below it everything is on disk |
 //! | 104 | 8 | `cut`: the log is being cut here; what lies behind must go before anything else happens |
 //! | 112 | 4 | how many consume queues there are |
-//! | 116 | 4 | CRC32 of bytes 0..40 and 64..116 |
+//! | 116 | 8 | how many messages the queues show at `dispatched`; all bits set: unknown |
+//! | 124 | 8 | the log's oldest byte at that moment |
+//! | 132 | 4 | CRC32 of bytes 0..40 and 64..132 |
 //!
 //! The CRC covers Apache's part: once an Apache broker has run on the store, ours no longer holds, and the consume queues
-//! are made again from the log's beginning.
+//! are made again from the log's beginning. So are those of a damaged or missing checkpoint, or one of version 1. A later
+//! version is refused: what it says of the log may be needed.
 
 use std::io;
 use std::path::Path;
@@ -30,9 +33,10 @@ pub(crate) const FILE: &str = "checkpoint";
 
 const FILE_BYTES: usize = 4096;
 const OURS: usize = 64;
-const CRC: usize = 116;
+const CRC: usize = 132;
 const MAGIC: &[u8; 8] = b"GANTRYCP";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+const UNKNOWN: u64 = u64::MAX;
 const CLEAN: u32 = 1;
 const HAS_CUT: u32 = 2;
 
@@ -47,8 +51,19 @@ pub(crate) struct Checkpoint {
     /// The log is being cut here.
     pub(crate) cut: Option<u64>,
     pub(crate) queues: u32,
+    /// `None` if unknown.
+    pub(crate) visible: Option<Visible>,
     /// The store was closed; nothing was written since.
     pub(crate) clean: bool,
+}
+
+/// What the queues show at `dispatched`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Visible {
+    /// In all queues.
+    pub(crate) messages: u64,
+    /// The log's oldest byte at that moment: later, less may be shown.
+    pub(crate) oldest: u64,
 }
 
 impl Checkpoint {
@@ -67,6 +82,9 @@ impl Checkpoint {
         put(96, &self.flushed.to_be_bytes());
         put(104, &self.cut.unwrap_or(0).to_be_bytes());
         put(112, &self.queues.to_be_bytes());
+        let visible = self.visible.unwrap_or(Visible { messages: UNKNOWN, oldest: 0 });
+        put(116, &visible.messages.to_be_bytes());
+        put(124, &visible.oldest.to_be_bytes());
         let crc = crc(&bytes);
         bytes[CRC..CRC + 4].copy_from_slice(&crc.to_be_bytes());
         bytes
@@ -87,14 +105,42 @@ impl Checkpoint {
             flushed: u64_at(96)?,
             cut: if flags & HAS_CUT == 0 { None } else { Some(u64_at(104)?) },
             queues: u32_at(112)?,
+            visible: Some(Visible { messages: u64_at(116)?, oldest: u64_at(124)? })
+                .filter(|visible| visible.messages != UNKNOWN),
             clean: flags & CLEAN != 0,
         })
     }
 }
 
-/// The checkpoint in `root`; `None` if there is none of ours that holds.
-pub(crate) fn read(fs: &dyn Fs, root: &Path) -> io::Result<Option<Checkpoint>> {
-    Ok(atomic_file::read_on(fs, &root.join(FILE))?.and_then(|bytes| Checkpoint::decode(&bytes)))
+/// What lies in the checkpoint's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// No file, or not even a timestamp.
+    Nothing,
+    /// One of Apache's, or ours no longer holds: `physical_ms` is what Apache's part says of the log.
+    Foreign { physical_ms: i64 },
+    /// Ours.
+    Ours(Checkpoint),
+    /// Of a later version of this file.
+    Later(u32),
+}
+
+/// The checkpoint in `root`.
+pub(crate) fn read(fs: &dyn Fs, root: &Path) -> io::Result<Found> {
+    Ok(atomic_file::read_on(fs, &root.join(FILE))?.map_or(Found::Nothing, |bytes| find(&bytes)))
+}
+
+fn find(bytes: &[u8]) -> Found {
+    let is_ours = bytes.get(OURS..OURS + 8) == Some(&MAGIC[..]);
+    let version = bytes.get(72..76).and_then(|version| version.try_into().ok()).map_or(0, u32::from_be_bytes);
+    if is_ours && version > VERSION {
+        return Found::Later(version);
+    }
+    match (Checkpoint::decode(bytes), bytes.first_chunk::<8>()) {
+        (Some(checkpoint), _) => Found::Ours(checkpoint),
+        (None, Some(physical)) => Found::Foreign { physical_ms: i64::from_be_bytes(*physical) },
+        (None, None) => Found::Nothing,
+    }
 }
 
 /// Replaces the checkpoint in `root`, durably.
@@ -122,6 +168,7 @@ mod tests {
         flushed: 300,
         cut: Some(0),
         queues: 7,
+        visible: Some(Visible { messages: 1234, oldest: 5 }),
         clean: true,
     };
 
@@ -130,7 +177,7 @@ mod tests {
         let bytes = SOME.encode();
         assert_eq!(bytes.len(), 4096);
         assert_eq!(Checkpoint::decode(&bytes), Some(SOME));
-        let other = Checkpoint { cut: None, clean: false, ..SOME };
+        let other = Checkpoint { cut: None, clean: false, visible: None, ..SOME };
         assert_eq!(Checkpoint::decode(&other.encode()), Some(other));
     }
 
@@ -145,12 +192,24 @@ mod tests {
 
     #[test]
     fn it_no_longer_holds_after_apache_wrote_its_part_or_any_byte_changed() {
-        for at in (0..40).chain(64..120) {
+        for at in (0..40).chain(64..136) {
             let mut bytes = SOME.encode();
             bytes[at] ^= 1;
             assert_eq!(Checkpoint::decode(&bytes), None, "byte {at}");
         }
         assert_eq!(Checkpoint::decode(&[0; 4096]), None);
         assert_eq!(Checkpoint::decode(b"short"), None);
+        assert_eq!(find(b"short"), Found::Nothing);
+        assert_eq!(find(&77_u64.to_be_bytes()), Found::Foreign { physical_ms: 77 });
+    }
+
+    #[test]
+    fn a_later_version_is_known_as_such() {
+        let mut bytes = SOME.encode();
+        assert_eq!(find(&bytes), Found::Ours(SOME));
+        bytes[75] = 3;
+        assert_eq!(find(&bytes), Found::Later(3));
+        bytes[75] = 1;
+        assert!(matches!(find(&bytes), Found::Foreign { .. }));
     }
 }

@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 
 use crate::StoreFailure;
 use crate::allocator::is_no_space;
-use crate::checkpoint::{self, Checkpoint};
+use crate::checkpoint::{self, Checkpoint, Visible};
 use crate::shared::{Checkpointing, Shared};
 
 /// Syncing thousands of queues takes long: it may take this part of the time at most.
 const QUEUE_SYNC_SHARE: u32 = 20;
 /// But they are synced at least so often.
 const LONGEST_QUEUE_SYNC_PAUSE: Duration = Duration::from_mins(1);
+/// How long a moment between two steps of the dispatcher is waited for.
+const BETWEEN_STEPS: Duration = Duration::from_millis(20);
 
 /// The thread: until stopped or failed.
 pub(crate) fn run(shared: &Shared) {
@@ -25,7 +27,7 @@ pub(crate) fn run(shared: &Shared) {
     }
 }
 
-fn periodic(shared: &Shared) -> Result<(), Arc<StoreFailure>> {
+pub(crate) fn periodic(shared: &Shared) -> Result<(), Arc<StoreFailure>> {
     let mut state = shared.checkpointing.lock();
     still_whole(shared)?;
     if Instant::now() >= state.next_queue_sync {
@@ -77,25 +79,42 @@ fn still_whole(shared: &Shared) -> Result<(), Arc<StoreFailure>> {
 /// Makes the consume queues durable up to what is dispatched by now.
 pub(crate) fn sync_queues(shared: &Shared, state: &mut Checkpointing) -> Result<(), Arc<StoreFailure>> {
     // First the mark, then the files: whatever is below the mark was written to one of them before.
-    let dispatched = shared.marks.dispatched();
-    let timestamp_ms = shared.dispatched_timestamp_ms.load(Ordering::Acquire);
+    let (dispatched, timestamp_ms, visible) = position(shared);
     shared.queues.files.sync().map_err(|(path, error)| shared.fail("fsync", path, error))?;
     state.queues_synced = dispatched;
     state.timestamp_ms = timestamp_ms;
+    state.visible = visible;
     Ok(())
+}
+
+/// What is dispatched, the last record's store timestamp, and what the queues show just then: `None` where no moment was
+/// found between two steps of the dispatcher, and of the cleaner. (They are not waited for: a truncation that holds them
+/// waits for us.)
+fn position(shared: &Shared) -> (u64, i64, Option<Visible>) {
+    let cleaner = shared.retention.deleting.try_lock();
+    let between_steps = shared.dispatching.try_lock_for(BETWEEN_STEPS);
+    let dispatched = shared.marks.dispatched();
+    let timestamp_ms = shared.dispatched_timestamp_ms.load(Ordering::Acquire);
+    let visible = cleaner
+        .zip(between_steps)
+        .map(|_held| Visible { messages: shared.queues.visible(), oldest: shared.log.oldest() });
+    (dispatched, timestamp_ms, visible)
 }
 
 /// What may be claimed now.
 pub(crate) fn current(shared: &Shared, state: &Checkpointing) -> Checkpoint {
     let flushed = shared.marks.flushed();
+    let all_flushed = state.queues_synced <= flushed;
     Checkpoint {
-        timestamp_ms: state.timestamp_ms,
+        // Messages up to this time are on disk: an Apache broker reads it so.
+        timestamp_ms: if all_flushed { state.timestamp_ms } else { state.written.timestamp_ms },
         // Not more than is flushed: after a power loss units could point behind the log's end.
         dispatched: state.queues_synced.min(flushed),
         confirmed: shared.marks.confirmed(),
         flushed,
         cut: None,
         queues: shared.queues.count() as u32,
+        visible: state.visible.filter(|_| all_flushed),
         clean: false,
     }
 }

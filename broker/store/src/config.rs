@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::{Retention, commit_log};
+use crate::{RecoveryProgress, Retention, commit_log};
 
 /// How a store is opened. [`Config::new`] fills in RocketMQ's defaults.
 #[derive(Clone, Debug)]
@@ -36,6 +36,8 @@ pub struct Config {
     pub retention: Retention,
     /// Where store timestamps come from.
     pub clock: Clock,
+    /// Shows how far opening is; keep a clone of it.
+    pub recovery: RecoveryProgress,
 }
 
 /// When the log is synced to disk.
@@ -74,12 +76,18 @@ impl Config {
             delay_levels_ms: DELAY_LEVELS_S.iter().map(|seconds| seconds * 1000).collect(),
             retention: Retention::default(),
             clock: Clock::system(),
+            recovery: RecoveryProgress::default(),
         }
     }
 
     /// Where the segments are.
     pub fn log_directory(&self) -> PathBuf {
         self.commit_log_directory.clone().unwrap_or_else(|| self.root.join(commit_log::DIRECTORY))
+    }
+
+    /// While the store opens: whether the last checkpoint, of `last_ms` by the store's clock, is old enough for another.
+    pub(crate) fn is_checkpoint_due(&self, last_ms: i64) -> bool {
+        self.clock.now_ms().saturating_sub(last_ms) >= self.checkpoint_interval.as_millis() as i64
     }
 
     /// Where a segment is made before it takes its place, on the same volume: so that the log's own directory holds whole

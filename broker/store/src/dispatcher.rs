@@ -17,7 +17,7 @@ use crate::queues::unit::{UNIT_BYTES, Unit};
 use crate::queues::{Queue, Step, step};
 use crate::record::{self, Checked, RecordView};
 use crate::shared::Shared;
-use crate::{Damage, Dispatched, PhysicalOffset, StoreFailure, properties, tags};
+use crate::{Damage, Dispatched, PhysicalOffset, RecoveryPhase, StoreFailure, checkpointer, properties, tags};
 
 /// A step ends when it has so many records…
 const STEP_RECORDS: usize = 8192;
@@ -68,12 +68,16 @@ pub(crate) fn run(shared: &Shared) {
     }
 }
 
-/// Dispatches all that is confirmed, at open.
+/// Dispatches all that is confirmed, at open. With a checkpoint now and then: an interrupted start goes on where it was.
 pub(crate) fn catch_up(shared: &Shared) -> Result<(), Arc<StoreFailure>> {
     let mut dispatcher = Dispatcher::default();
+    let (from, to) = (shared.marks.dispatched(), shared.marks.confirmed());
+    let progress = &shared.config.recovery;
+    progress.begin(RecoveryPhase::BuildingQueues, to - from);
+    let mut checkpoint_ms = shared.config.clock.now_ms();
     loop {
         match dispatcher.step(shared) {
-            Ok(true) => {}
+            Ok(true) => progress.reach(shared.marks.dispatched() - from),
             Ok(false) => return Ok(()),
             Err(Stop::Failed(failure)) => return Err(failure),
             Err(Stop::NoSpace(path, error)) => {
@@ -81,6 +85,10 @@ pub(crate) fn catch_up(shared: &Shared) -> Result<(), Arc<StoreFailure>> {
                 tracing::warn!(%error, path = %path.display(), "no space for consume queues at start");
                 return Ok(());
             }
+        }
+        if shared.config.is_checkpoint_due(checkpoint_ms) {
+            checkpointer::periodic(shared)?;
+            checkpoint_ms = shared.config.clock.now_ms();
         }
     }
 }

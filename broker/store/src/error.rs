@@ -140,17 +140,51 @@ pub enum OpenError {
     },
     /// Bytes that were known to be on disk are not what was written: a torn tail can't explain it.
     #[error(
-        "{path} is damaged {damage}, but everything below {flushed} was on disk: empty this store directory and let \
-         it be copied from another replica, or restore a backup"
+        "{path} is damaged {damage}. That is no torn tail: {proof}. Empty this store directory and let it be copied from \
+         another replica, restore a backup, or give up what lies behind with `gantry store repair --cut-at-damage`"
     )]
     Damaged {
         /// The segment.
         path: PathBuf,
         /// Where and how.
         damage: Damage,
-        /// What was known to be flushed.
-        flushed: PhysicalOffset,
+        /// How it is known.
+        proof: Proof,
     },
+    /// A file that a later version of this program has written.
+    #[error(
+        "{path} has version {version}, which this version of the broker doesn't know: use the later one that wrote it"
+    )]
+    Later {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+}
+
+/// How it is known that a log reached further than it can be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Proof {
+    /// The checkpoint says so.
+    #[error("everything below {0} was on disk")]
+    Flushed(PhysicalOffset),
+    /// There are records in a later segment.
+    #[error("{0} has records")]
+    SegmentBehind(PathBuf),
+    /// An Apache broker's checkpoint says so.
+    #[error(
+        "the last message before it is of {last_ms} ms since 1970, and the checkpoint says that those up to {flushed_ms} were on disk"
+    )]
+    StoredLater {
+        /// The last record's store timestamp.
+        last_ms: i64,
+        /// The checkpoint's.
+        flushed_ms: i64,
+    },
+    /// A clean stop leaves no torn tail.
+    #[error("the last stop was clean")]
+    CleanStop,
 }
 
 /// Why the log wasn't cut.

@@ -12,6 +12,7 @@
 //! | `checkpoint` | RocketMQ's 40 bytes, and ours behind byte 64 (module `checkpoint`) |
 //! | `abort` | there while the store is open: found at start, the last stop was unclean |
 //! | `queuenumbers` | which numbers queues go on with of which nothing is left (module `queue_numbers`) |
+//! | `recovery.progress` | how far an interrupted recovery was (module `recovery`) |
 //! | `lock` | held while the store is open |
 //! | `commitlog.next`, `commitlog.cut` | a segment being allocated or replaced; removed at start. Beside the segments where `storePathCommitLog` names another place |
 
@@ -49,13 +50,14 @@ pub mod tags;
 pub use appender::Appender;
 pub use config::{Clock, Config, Flush};
 pub use error::{
-    AppendError, Damage, NoSpace, OpenError, RawError, ReadError, StartError, StoreFailure, TruncateError,
+    AppendError, Damage, NoSpace, OpenError, Proof, RawError, ReadError, StartError, StoreFailure, TruncateError,
 };
 pub use events::{Dispatched, Events};
 pub use message::{Append, Appended, NewMessage, Truncated};
 pub use offset::{PhysicalOffset, QueueOffset};
 pub use queue_numbers::QueueNumber;
 pub use read::{Boundary, QueueInfo, QueueRange, ReadLimits, ReadLog, ReadQueue, ReadStatus};
+pub use recovery::{RecoveryPhase, RecoveryProgress, RecoverySnapshot};
 pub use retention::{DeleteWhen, Disk, NotHours, Retention};
 pub use store::{Store, Watermarks, open, open_by_hand, open_on};
 pub use upkeep::Upkeep;

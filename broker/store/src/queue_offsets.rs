@@ -35,16 +35,23 @@ impl QueueOffsets {
         self.queues(topic).insert(queue_id, next);
     }
 
-    /// A record is in the log.
-    pub(crate) fn observe(&mut self, record: &RecordView<'_>) {
+    /// A record is in the log; whether the numbers before it are missing.
+    pub(crate) fn observe(&mut self, record: &RecordView<'_>) -> bool {
         if !has_queue_offset(record.sys_flag) {
-            return;
+            return false;
         }
         let offset = record.queue_offset.0;
         let next = self.queues(record.topic).entry(record.queue_id).or_insert(0);
-        if !matches!(step(*next, *next == 0, offset), Step::Repeated | Step::Implausible) {
+        let step = step(*next, *next == 0, offset);
+        if !matches!(step, Step::Repeated | Step::Implausible) {
             *next = offset + 1;
         }
+        step == Step::Gap
+    }
+
+    /// Topic, queue and next number of all queues.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, u32, u64)> {
+        self.next.iter().flat_map(|(topic, queues)| queues.iter().map(move |(id, next)| (&**topic, *id, *next)))
     }
 
     /// A record is no longer in the log.

@@ -169,11 +169,15 @@ impl Queues {
         self.table.read().values().map(HashMap::len).sum()
     }
 
+    /// The messages that can be read: fewer, when a file of a queue is lost.
+    pub(crate) fn visible(&self) -> u64 {
+        let units = |queue: &Arc<Queue>| queue.max() - queue.min.load(Ordering::Acquire).min(queue.max());
+        self.table.read().values().flat_map(HashMap::values).map(units).sum()
+    }
+
     /// What all units take that can be read: files are sparse.
     pub(crate) fn used_bytes(&self) -> u64 {
-        let units = |queue: &Arc<Queue>| queue.max() - queue.min.load(Ordering::Acquire).min(queue.max());
-        let table = self.table.read();
-        table.values().flat_map(HashMap::values).map(units).sum::<u64>() * UNIT_BYTES as u64
+        self.visible() * UNIT_BYTES as u64
     }
 
     /// Reads units from `from` on into `into`, as many as fit and lie in one file; answers how many.

@@ -3,13 +3,18 @@
 //! 1. A cut that was under way (`checkpoint`, field `cut`) is finished.
 //! 2. The log is read from the checkpoint's `dispatched` (everything before it is known to be flushed and indexed), or
 //!    from its beginning if no checkpoint of ours holds, to the first bytes that aren't a record: structure, place
-//!    (PHYSICALOFFSET), and the record's CRC, or, where it has none, body CRC and sectors of zeros in the properties.
+//!    (PHYSICALOFFSET), and the record's CRC, or, where it has none, body CRC and sectors of zeros in the properties. A
+//!    reading that takes long notes how far it is ([`resume`]), and an interrupted one goes on there.
 //! 3. That must not be below what was known to be flushed: this would be damage, not a torn tail, and cutting there would lose
-//!    acknowledged messages in silence.
+//!    acknowledged messages in silence. Without a checkpoint of ours other signs count ([`evidence`]).
 //! 4. Everything behind the end is made zeros, or removed, and synced. What was read and not known to be flushed is
 //!    written once more before it is synced: if a write-back of the former process had failed, its pages are marked
 //!    clean and a sync alone would not write them.
-//! 5. Consume queue units from `dispatched` on are taken away. The dispatcher makes them again.
+//! 5. Consume queue units from `dispatched` on are taken away. The dispatcher makes them again, with checkpoints in between
+//!    while that takes long.
+//!
+//! What comes of each kind of damage is a table in `docs/file-format.md`, with its test in `tests/store/recovery.rs`
+//! and `tests/store/damage.rs`.
 //!
 //! # Why stale bytes are never taken for records
 //!
@@ -21,12 +26,24 @@
 //! itself where it lies; and the scan ends at the first that isn't. Whole records behind a torn one are not reached
 //! now, and zeroed, so that they can't come back after the gap before them was filled with records of the same size.
 
+mod evidence;
+mod log_scan;
+mod progress;
+mod resume;
+mod segments;
+
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::allocator;
-use crate::checkpoint::{self, Checkpoint};
+use self::evidence::Known;
+pub(crate) use self::evidence::is_record_of;
+use self::log_scan::LogScan;
+pub use self::progress::{RecoveryPhase, RecoveryProgress, RecoverySnapshot};
+use self::resume::Resume;
+pub(crate) use self::segments::{clear_behind, open_segments};
+use crate::checkpoint::{self, Checkpoint, Found, Visible};
 use crate::commit_log::segment_path;
 use crate::fs::{Fs, OpenMode};
 use crate::queue_numbers::{self, QueueNumber};
@@ -34,9 +51,9 @@ use crate::queue_offsets::QueueOffsets;
 use crate::queues::files::QueueFiles;
 use crate::queues::recover::{self, recover};
 use crate::queues::{self, Queues};
-use crate::scan::{End, Scanner, is_unused};
+use crate::record::Reason;
 use crate::segment::Segment;
-use crate::{Config, Damage, OpenError, PhysicalOffset, Watermarks};
+use crate::{Config, Damage, OpenError, PhysicalOffset, Watermarks, allocator, atomic_file};
 
 /// While the store is open: found at start, the last stop was unclean.
 pub(crate) const ABORT_FILE: &str = "abort";
@@ -55,57 +72,63 @@ pub(crate) struct Recovered {
 /// Puts the store under `config.root` in order. The lock is held.
 pub(crate) fn run(fs: &Arc<dyn Fs>, config: &Config) -> Result<Recovered, OpenError> {
     let root = config.root.as_path();
-    let clean_stop = !exists(&**fs, root, ABORT_FILE)?;
-    mark_running(&**fs, root)?;
-    let unfinished_directory = config.unfinished_directory();
-    for unfinished in [allocator::UNFINISHED, CUT_FILE] {
-        if exists(&**fs, &unfinished_directory, unfinished)? {
-            let path = unfinished_directory.join(unfinished);
-            fs.remove_file(&path).map_err(io_error("unlink", &path))?;
-        }
-    }
-    let known = checkpoint::read(&**fs, root).map_err(io_error("read", &root.join(checkpoint::FILE)))?;
+    let checkpoint_path = root.join(checkpoint::FILE);
+    let (known, physical_ms) = match checkpoint::read(&**fs, root).map_err(io_error("read", &checkpoint_path))? {
+        Found::Ours(known) => (Some(known), 0),
+        Found::Foreign { physical_ms } => (None, physical_ms),
+        Found::Nothing => (None, 0),
+        Found::Later(version) => return Err(OpenError::Later { path: checkpoint_path, version }),
+    };
+    remove_unfinished(&**fs, config)?;
     let mut segments = open_segments(&**fs, config)?;
+    let found_abort = atomic_file::read_on(&**fs, &root.join(ABORT_FILE));
+    let found_abort = found_abort.map_err(io_error("read", &root.join(ABORT_FILE)))?;
+    let clean_stop = found_abort.is_none() && known.is_none_or(|known| known.clean);
+    let resume = found_abort.as_deref().map(|abort| Resume::read(&**fs, root, abort)).transpose();
+    let resume = resume.map_err(io_error("read", &root.join(resume::FILE)))?.flatten();
+    // A recovery that goes on keeps the mark of the one before: what that one noted holds with it.
+    let abort = match (found_abort, &resume) {
+        (Some(abort), Some(_)) => abort,
+        _ => mark_running(&**fs, root)?,
+    };
     if let Some(cut) = known.and_then(|known| known.cut) {
         tracing::info!(cut, "finishing a truncation that a crash interrupted");
         clear_behind(&**fs, &config.log_directory(), &mut segments, cut)?;
     }
-    Opening { fs, config, known, clean_stop: clean_stop && known.is_some_and(|known| known.clean) }.run(segments)
+    Opening { fs, config, known, physical_ms, clean_stop, abort }.run(segments, resume)
 }
 
 struct Opening<'a> {
     fs: &'a Arc<dyn Fs>,
     config: &'a Config,
     known: Option<Checkpoint>,
-    /// The last stop was clean, by our own word.
+    /// What Apache's part of a checkpoint that isn't ours says was on disk.
+    physical_ms: i64,
+    /// Nothing says that the last stop was unclean.
     clean_stop: bool,
+    abort: Vec<u8>,
 }
 
 impl Opening<'_> {
-    fn run(&self, mut segments: Vec<Arc<Segment>>) -> Result<Recovered, OpenError> {
+    fn run(&self, mut segments: Vec<Arc<Segment>>, resume: Option<Resume>) -> Result<Recovered, OpenError> {
         let root = self.config.root.as_path();
         let oldest = segments.first().map_or(0, |first| first.base);
+        self.refuse_missing_end(&segments)?;
         let numbers = read_numbers(&**self.fs, root)?;
-        let (from, queues) = self.queues(oldest, &segments, &numbers)?;
-        let mut queue_offsets = QueueOffsets::default();
-        for queue in queues.all() {
-            queue_offsets.set(&queue.topic, queue.id, queue.max());
+        let (mut scan, queues, stopped) = self.read(oldest, &segments, &numbers, resume)?;
+        self.refuse_damage(&segments, &scan, stopped.as_ref())?;
+        if let Some(damage) = stopped.filter(|damage| damage.reason != Reason::Zeros) {
+            tracing::warn!(%damage, "the log's tail is torn, and cut here");
         }
-
-        let (end, stopped) = scan(&segments, from, &mut queue_offsets)?;
+        scan.secure()?;
+        let LogScan { from, reached: end, offsets: mut queue_offsets, .. } = scan;
         queue_numbers::apply(&numbers, &mut queue_offsets, &queues);
-        let flushed = self.known.map_or(0, |known| known.flushed);
-        if end < flushed {
-            return Err(self.damaged(&segments, end, flushed, stopped));
-        }
         tracing::info!(oldest, from, end, clean = self.clean_stop, "the log is read");
-        if !self.clean_stop {
-            rewrite(&segments, flushed.max(oldest).min(end), end)?;
+        if let Some(known) = self.known.and_then(|known| known.visible).filter(|known| known.oldest < oldest) {
+            // After a checkpoint retention may have deleted some. If it hasn't, here is the trace of it.
+            tracing::warn!(oldest, before = known.oldest, "the log begins later than at the last checkpoint");
         }
         clear_behind(&**self.fs, &self.config.log_directory(), &mut segments, end)?;
-        for segment in segments.iter().filter(|segment| segment.base < end && segment.end() > flushed) {
-            segment.file.sync_data().map_err(io_error("fdatasync", &segment.path))?;
-        }
 
         let confirmed = self.known.map_or(oldest, |known| known.confirmed).clamp(from, end);
         let marks = Watermarks {
@@ -121,13 +144,69 @@ impl Opening<'_> {
             flushed: end,
             cut: None,
             queues: queues.count() as u32,
+            visible: Some(Visible { messages: queues.visible(), oldest }),
             clean: false,
         };
         // What was zeroed in the queues is durable before anything is claimed again.
         queues.files.sync().map_err(|(path, error)| io_error("fsync", &path)(error))?;
+        Resume::forget(&**self.fs, root).map_err(io_error("unlink", &root.join(resume::FILE)))?;
         checkpoint::write(&**self.fs, root, &checkpoint)
             .map_err(io_error("replacement", &root.join(checkpoint::FILE)))?;
         Ok(Recovered { segments, queues, queue_offsets, marks, checkpoint })
+    }
+
+    /// Opens the consume queues and reads the log from where they hold. If the log shows that they lack something, they are
+    /// made again from its beginning.
+    fn read<'a>(
+        &'a self,
+        oldest: u64,
+        segments: &'a [Arc<Segment>],
+        numbers: &[QueueNumber],
+        mut resume: Option<Resume>,
+    ) -> Result<(LogScan<'a>, Queues, Option<Damage>), OpenError> {
+        let (mut from, mut queues) = self.queues(oldest, segments, numbers)?;
+        loop {
+            let mut scan = self.scan(segments, from, &queues, resume.take());
+            let stopped = scan.run()?;
+            if !scan.gap || from == oldest {
+                return Ok((scan, queues, stopped));
+            }
+            tracing::warn!("consume queues lack messages that the log has: all are made again from the log");
+            (from, queues) = (oldest, self.no_queues()?);
+        }
+    }
+
+    fn scan<'a>(
+        &'a self,
+        segments: &'a [Arc<Segment>],
+        from: u64,
+        queues: &Queues,
+        resume: Option<Resume>,
+    ) -> LogScan<'a> {
+        let end = segments.last().map_or(from, |last| last.end());
+        let resume = resume.filter(|resume| resume.from == from && resume.reached <= end).unwrap_or_else(|| {
+            let mut offsets = QueueOffsets::default();
+            for queue in queues.all() {
+                offsets.set(&queue.topic, queue.id, queue.max());
+            }
+            Resume { from, reached: from, timestamp_ms: 0, offsets }
+        });
+        if resume.reached > from {
+            tracing::info!(from, reached = resume.reached, "going on where an interrupted recovery was");
+        }
+        LogScan {
+            fs: &**self.fs,
+            config: self.config,
+            segments,
+            abort: &self.abort,
+            clean_stop: self.clean_stop,
+            from,
+            reached: resume.reached,
+            secured: self.known.map_or(0, |known| known.flushed).max(resume.reached),
+            offsets: resume.offsets,
+            timestamp_ms: resume.timestamp_ms,
+            gap: false,
+        }
     }
 
     /// The consume queues, and up to where they hold: the log has to be dispatched from there.
@@ -138,22 +217,15 @@ impl Opening<'_> {
         numbers: &[QueueNumber],
     ) -> Result<(u64, Queues), OpenError> {
         let end = segments.last().map_or(oldest, |last| last.end());
-        let directory = self.config.root.join(queues::DIRECTORY);
-        let make = || {
-            let files =
-                QueueFiles::new(Arc::clone(self.fs), self.config.queue_file_units, self.config.max_open_queue_files);
-            Queues::new(directory.clone(), files)
-        };
         if let Some(known) = self.known.filter(|known| (oldest..=end).contains(&known.dispatched)) {
-            let queues = make();
-            match recover(&queues, &**self.fs, known.dispatched, oldest, self.clean_stop) {
-                Ok(()) if queues.count() as u32 + without_files(&queues, numbers) >= known.queues => {
-                    return Ok((known.dispatched, queues));
-                }
+            let queues = self.new_queues();
+            let bounds = recover::Bounds { dispatched: known.dispatched, clean: self.clean_stop, segments };
+            match recover(&queues, &**self.fs, bounds) {
+                Ok(()) if is_all(&queues, numbers, &known, oldest) => return Ok((known.dispatched, queues)),
                 Ok(()) => tracing::warn!(
                     found = queues.count(),
                     expected = known.queues,
-                    "consume queues are missing: all are made again from the log"
+                    "consume queues are missing, or parts of them: all are made again from the log"
                 ),
                 Err(recover::Error::Unusable(why)) => {
                     tracing::warn!(%why, "the consume queues can't be used: all are made again from the log");
@@ -163,21 +235,67 @@ impl Opening<'_> {
         } else if oldest < end {
             tracing::warn!("no checkpoint that holds: the consume queues are made again from the log");
         }
-        let queues = make();
-        queues.clear().map_err(|(path, error)| io_error("clearing", &path)(error))?;
-        Ok((oldest, queues))
+        Ok((oldest, self.no_queues()?))
     }
 
-    fn damaged(&self, segments: &[Arc<Segment>], end: u64, flushed: u64, stopped: Option<Damage>) -> OpenError {
-        let at = PhysicalOffset(end);
-        let segment = segments.iter().find(|segment| segment.end() > end);
-        OpenError::Damaged {
-            path: segment
-                .map_or_else(|| segment_path(&self.config.log_directory(), end), |segment| segment.path.clone()),
-            damage: stopped.unwrap_or(Damage { at, reason: crate::record::Reason::Zeros }),
-            flushed: PhysicalOffset(flushed),
-        }
+    fn new_queues(&self) -> Queues {
+        let Config { queue_file_units, max_open_queue_files, root, .. } = self.config;
+        Queues::new(
+            root.join(queues::DIRECTORY),
+            QueueFiles::new(Arc::clone(self.fs), *queue_file_units, *max_open_queue_files),
+        )
     }
+
+    /// None, and no files of any.
+    fn no_queues(&self) -> Result<Queues, OpenError> {
+        let queues = self.new_queues();
+        queues.clear().map_err(|(path, error)| io_error("clearing", &path)(error))?;
+        Ok(queues)
+    }
+
+    /// Segments at the log's end that the checkpoint knows of are missing.
+    fn refuse_missing_end(&self, segments: &[Arc<Segment>]) -> Result<(), OpenError> {
+        let flushed = self.known.map_or(0, |known| known.flushed);
+        let end = segments.last().map_or(flushed - flushed % self.config.segment_bytes, |last| last.end());
+        if end >= flushed && (!segments.is_empty() || flushed == 0) {
+            return Ok(());
+        }
+        Err(OpenError::Layout {
+            path: segment_path(&self.config.log_directory(), end),
+            reason: format!(
+                "is missing: the checkpoint says that the log reached to {flushed} at least. Restore it (or set \
+                 storePathCommitLog to where it is), or give up what it held with `gantry store repair --cut {end}`"
+            ),
+        })
+    }
+
+    fn refuse_damage(
+        &self,
+        segments: &[Arc<Segment>],
+        scan: &LogScan<'_>,
+        stopped: Option<&Damage>,
+    ) -> Result<(), OpenError> {
+        let known =
+            self.known.map_or(Known::Foreign { clean_stop: self.clean_stop, physical_ms: self.physical_ms }, |known| {
+                Known::Flushed(known.flushed)
+            });
+        let end = scan.reached;
+        let segment = segments.iter().find(|segment| segment.end() > end);
+        let path =
+            segment.map_or_else(|| segment_path(&self.config.log_directory(), end), |segment| segment.path.clone());
+        let proof = evidence::against_cutting(known, segments, end, stopped, scan.timestamp_ms);
+        let Some(proof) = proof.map_err(io_error("read", &path))? else { return Ok(()) };
+        let at = PhysicalOffset(end);
+        let damage = stopped.cloned().unwrap_or(Damage { at, reason: Reason::Zeros });
+        Err(OpenError::Damaged { path, damage, proof })
+    }
+}
+
+/// Whether no queue is missing, and no file of one.
+fn is_all(queues: &Queues, numbers: &[QueueNumber], known: &Checkpoint, oldest: u64) -> bool {
+    let visible = known.visible.filter(|visible| visible.oldest == oldest);
+    queues.count() as u32 + without_files(queues, numbers) >= known.queues
+        && visible.is_none_or(|visible| queues.visible() >= visible.messages)
 }
 
 /// How many queues are known by their number only.
@@ -197,106 +315,27 @@ fn read_numbers(fs: &dyn Fs, root: &Path) -> Result<Vec<QueueNumber>, OpenError>
     }))
 }
 
-/// Reads records from `from` on; answers where they end, and what is wrong there.
-fn scan(segments: &[Arc<Segment>], from: u64, offsets: &mut QueueOffsets) -> Result<(u64, Option<Damage>), OpenError> {
-    let mut at = from;
-    for segment in segments.iter().filter(|segment| segment.end() > from) {
-        let scanned = Scanner::new(segment).scan(at, segment.end(), true, |record| offsets.observe(record));
-        let (reached, end) = scanned.map_err(io_error("read", &segment.path))?;
-        at = reached;
-        if let End::Stopped(damage) = &end {
-            if !is_unused(&end) {
-                tracing::warn!(%damage, path = %segment.path.display(), "the log's tail is torn, and cut here");
-            }
-            return Ok((at, Some(damage.clone())));
-        }
-    }
-    Ok((at, None))
-}
-
-/// Makes `[from, to)` dirty again, with the bytes that it has.
-fn rewrite(segments: &[Arc<Segment>], from: u64, to: u64) -> Result<(), OpenError> {
-    const CHUNK_BYTES: u64 = 1 << 20;
-    let mut buffer = Vec::new();
-    for segment in segments.iter().filter(|segment| segment.base < to && segment.end() > from) {
-        let mut at = from.max(segment.base);
-        let end = to.min(segment.end());
-        while at < end {
-            buffer.resize((end - at).min(CHUNK_BYTES) as usize, 0);
-            let place = at - segment.base;
-            segment.file.read_exact_at(&mut buffer, place).map_err(io_error("read", &segment.path))?;
-            segment.file.write_all_at(&buffer, place).map_err(io_error("write", &segment.path))?;
-            at += buffer.len() as u64;
+fn remove_unfinished(fs: &dyn Fs, config: &Config) -> Result<(), OpenError> {
+    let directory = config.unfinished_directory();
+    for unfinished in [allocator::UNFINISHED, CUT_FILE] {
+        if exists(fs, &directory, unfinished)? {
+            let path = directory.join(unfinished);
+            fs.remove_file(&path).map_err(io_error("unlink", &path))?;
         }
     }
     Ok(())
 }
 
-/// Takes away, durably, what lies behind `end`: segments that begin there or later (but the first one, which says where
-/// the log begins, is only emptied), and what the segment that holds `end` has behind it.
-fn clear_behind(fs: &dyn Fs, directory: &Path, segments: &mut Vec<Arc<Segment>>, end: u64) -> Result<(), OpenError> {
-    let keep = segments.partition_point(|segment| segment.base < end).max(1).min(segments.len());
-    for segment in segments.drain(keep..) {
-        fs.remove_file(&segment.path).map_err(io_error("unlink", &segment.path))?;
-    }
-    fs.sync_dir(directory).map_err(io_error("fsync", directory))?;
-    if let Some(last) = segments.last().filter(|last| last.end() > end) {
-        let from = end.max(last.base);
-        let stale = last.file.next_data(from - last.base).map_err(io_error("seek", &last.path))?;
-        if stale.is_some() {
-            last.zero(from, last.end()).map_err(io_error("write", &last.path))?;
-            last.file.sync_data().map_err(io_error("fdatasync", &last.path))?;
-        }
-    }
-    Ok(())
-}
-
-/// The segments in the log's directory: whole, aligned, without gaps.
-fn open_segments(fs: &dyn Fs, config: &Config) -> Result<Vec<Arc<Segment>>, OpenError> {
-    let directory = config.log_directory();
-    let entries = fs.list(&directory).map_err(io_error("listing", &directory))?;
-    let mut segments: Vec<Arc<Segment>> = Vec::with_capacity(entries.len());
-    let last = entries.last().map(|entry| entry.name.clone());
-    for entry in entries {
-        let path = directory.join(&entry.name);
-        let layout = |reason: String| OpenError::Layout { path: path.clone(), reason };
-        let base = entry.name.parse::<u64>().ok().filter(|_| entry.name.len() == 20 && !entry.is_dir);
-        let base = base.ok_or_else(|| layout("no segment of a commit log: move it elsewhere".to_owned()))?;
-        let file = fs.open(&path, OpenMode::Write).map_err(io_error("open", &path))?;
-        if entry.len != config.segment_bytes {
-            // An Apache broker that died while it made its next file.
-            if last.as_ref() == Some(&entry.name) && file.next_data(0).map_err(io_error("seek", &path))?.is_none() {
-                fs.remove_file(&path).map_err(io_error("unlink", &path))?;
-                continue;
-            }
-            let expected = config.segment_bytes;
-            return Err(layout(format!(
-                "has {} bytes, but mappedFileSizeCommitLog is {expected}: set it to what it was",
-                entry.len
-            )));
-        }
-        if !base.is_multiple_of(config.segment_bytes) {
-            return Err(layout(format!(
-                "its name is no multiple of mappedFileSizeCommitLog ({})",
-                config.segment_bytes
-            )));
-        }
-        if let Some(before) = segments.last().filter(|before| before.end() != base) {
-            return Err(layout(format!(
-                "the segment before it, {:020}, is missing: restore it or empty the directory",
-                before.end()
-            )));
-        }
-        segments.push(Arc::new(Segment::new(base, config.segment_bytes, path, file)));
-    }
-    Ok(segments)
-}
-
-fn mark_running(fs: &dyn Fs, root: &Path) -> Result<(), OpenError> {
+/// Makes `abort`, with a content that no other run of any broker writes; answers it.
+fn mark_running(fs: &dyn Fs, root: &Path) -> Result<Vec<u8>, OpenError> {
     let path = root.join(ABORT_FILE);
+    // The standard library's random hash keys.
+    let unique = RandomState::new().build_hasher().finish();
+    let content = format!("{} gantry {unique:016x}\n", std::process::id()).into_bytes();
     let file = fs.open(&path, OpenMode::Truncate).map_err(io_error("open", &path))?;
-    file.write_all_at(std::process::id().to_string().as_bytes(), 0).map_err(io_error("write", &path))?;
-    fs.sync_dir(root).map_err(io_error("fsync", root))
+    file.write_all_at(&content, 0).map_err(io_error("write", &path))?;
+    fs.sync_dir(root).map_err(io_error("fsync", root))?;
+    Ok(content)
 }
 
 fn exists(fs: &dyn Fs, root: &Path, name: &str) -> Result<bool, OpenError> {

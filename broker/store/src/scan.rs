@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::record::{self, BLANK_BYTES, Checked, Reason, RecordView};
+use crate::record::{self, BLANK_BYTES, Checked, RecordView};
 use crate::segment::Segment;
 use crate::{Damage, PhysicalOffset};
 
@@ -81,9 +81,4 @@ fn record_len(head: &[u8], room: u64) -> u64 {
     let size = u64::from(u32::from_be_bytes(*size));
     let is_record = magic == record::MAGIC_V1.to_be_bytes() || magic == record::MAGIC_V2.to_be_bytes();
     if is_record { size.clamp(BLANK_BYTES, room) } else { BLANK_BYTES.min(room) }
-}
-
-/// Whether nothing was ever written at the place where a scan stopped.
-pub(crate) fn is_unused(end: &End) -> bool {
-    matches!(end, End::Stopped(Damage { reason: Reason::Zeros, .. }))
 }

@@ -51,6 +51,8 @@ pub(crate) struct Checkpointing {
     pub(crate) queues_synced: u64,
     /// `dispatched_timestamp_ms` as it was then.
     pub(crate) timestamp_ms: i64,
+    /// What the queues showed then, if known.
+    pub(crate) visible: Option<crate::checkpoint::Visible>,
     /// Not before this are they synced again.
     pub(crate) next_queue_sync: Instant,
     /// What the file says.

@@ -34,7 +34,9 @@ impl Appender {
             written.map_err(|error| RawError::Failed(shared.fail("write", active.path.clone(), error)))?;
         }
         self.end += bytes.len() as u64;
-        for_each(from, bytes, segment_end, |record| self.queue_offsets.observe(record))?;
+        for_each(from, bytes, segment_end, |record| {
+            self.queue_offsets.observe(record);
+        })?;
         self.publish(shared);
         Ok(PhysicalOffset(self.end))
     }

@@ -85,6 +85,7 @@ impl Appender {
         let mut still = Still::hold(shared);
         let state = &mut *still.checkpointing;
         state.queues_synced = state.queues_synced.min(to);
+        state.visible = None;
         let intent = Checkpoint { cut: Some(to), ..lowered(checkpointer::current(shared, state), to) };
         checkpointer::write(shared, state, intent)?;
 
@@ -149,7 +150,8 @@ impl Appender {
         let mut still = Still::hold(shared);
         let state = &mut *still.checkpointing;
         state.queues_synced = 0;
-        let nothing = Checkpoint { dispatched: 0, confirmed: 0, flushed: 0, queues: 0, ..state.written };
+        state.visible = None;
+        let nothing = Checkpoint { dispatched: 0, confirmed: 0, flushed: 0, queues: 0, visible: None, ..state.written };
         checkpointer::write(shared, state, nothing).map_err(Stop::Failed)?;
 
         for segment in shared.log.split_off(0) {

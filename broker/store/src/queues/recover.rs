@@ -9,6 +9,8 @@ use super::files::FileError;
 use super::unit::{UNIT_BYTES, Unit};
 use super::{Queue, Queues};
 use crate::fs::{Entry, Fs};
+use crate::recovery::is_record_of;
+use crate::segment::Segment;
 
 /// The queues can't be used as they are; they have to be made again from the log.
 #[derive(Debug)]
@@ -19,10 +21,22 @@ pub(crate) enum Error {
     Io(FileError),
 }
 
-/// Opens all queues under `queues`' root. Units of records from `dispatched` on are taken away, and those of
-/// records below `oldest` can't be read. After a clean stop (`clean`) the ends are searched, else looked for step
-/// by step, because a power loss may have left any mixture of written and unwritten sectors behind the last sync.
-pub(crate) fn recover(queues: &Queues, fs: &dyn Fs, dispatched: u64, oldest: u64, clean: bool) -> Result<(), Error> {
+/// What is known of the store.
+#[derive(Clone, Copy)]
+pub(crate) struct Bounds<'a> {
+    /// Units of records from here on are taken away.
+    pub(crate) dispatched: u64,
+    /// The last stop was clean.
+    pub(crate) clean: bool,
+    /// The log: records below its beginning can't be read.
+    pub(crate) segments: &'a [Arc<Segment>],
+}
+
+/// Opens all queues under `queues`' root. The end of each is searched: units of records below `dispatched` were synced, and
+/// so the search is right if the unit that it ends at is the one of its own record. After a power loss, which may
+/// have left any mixture of written and unwritten sectors behind the last sync, it may not be: then the end is looked for
+/// step by step.
+pub(crate) fn recover(queues: &Queues, fs: &dyn Fs, bounds: Bounds<'_>) -> Result<(), Error> {
     for topic in list(fs, &queues.root)? {
         if !topic.is_dir {
             return Err(Error::Unusable(format!("{} is no directory of a topic", topic.name)));
@@ -32,20 +46,31 @@ pub(crate) fn recover(queues: &Queues, fs: &dyn Fs, dispatched: u64, oldest: u64
             let id =
                 id.ok_or_else(|| Error::Unusable(format!("{}/{} is no directory of a queue", topic.name, queue.name)))?;
             let queue = queues.get_or_add(&topic.name, id);
-            open_queue(queues, fs, &queue, Bounds { dispatched, oldest, clean })?;
+            open_queue(queues, fs, &queue, bounds)?;
         }
     }
     Ok(())
 }
 
-#[derive(Clone, Copy)]
-struct Bounds {
-    dispatched: u64,
-    oldest: u64,
-    clean: bool,
+impl Bounds<'_> {
+    fn oldest(&self) -> u64 {
+        self.segments.first().map_or(0, |first| first.base)
+    }
+
+    /// Whether `unit` is that of the record `number` of `queue`; `None` if there is no record to ask.
+    fn is_own(&self, queue: &Queue, number: u64, unit: Unit) -> io::Result<Option<bool>> {
+        if unit.is_blank() || unit.physical < self.oldest() {
+            return Ok(None);
+        }
+        if unit.end() > self.dispatched {
+            return Ok(Some(false));
+        }
+        let wanted = (&*queue.topic, queue.id, number);
+        is_record_of(self.segments, (unit.physical, unit.size), wanted).map(Some)
+    }
 }
 
-fn open_queue(queues: &Queues, fs: &dyn Fs, queue: &Arc<Queue>, bounds: Bounds) -> Result<(), Error> {
+fn open_queue(queues: &Queues, fs: &dyn Fs, queue: &Arc<Queue>, bounds: Bounds<'_>) -> Result<(), Error> {
     let mut files = file_numbers(queues, queue, list(fs, &queue.directory)?)?;
     let units = queues.files.units_per_file();
     let mut end = None;
@@ -61,7 +86,7 @@ fn open_queue(queues: &Queues, fs: &dyn Fs, queue: &Arc<Queue>, bounds: Bounds) 
     let (Some(end), Some(&first)) = (end, files.first()) else { return Ok(()) };
     queue.max.store(end, Ordering::Release);
     queue.touched.store(end, Ordering::Release);
-    let min = find_min(queues, queue, first * units, end, bounds.oldest).map_err(Error::Io)?;
+    let min = find_min(queues, queue, first * units, end, bounds.oldest()).map_err(Error::Io)?;
     queue.min.store(min, Ordering::Release);
     Ok(())
 }
@@ -92,15 +117,29 @@ fn file_numbers(queues: &Queues, queue: &Queue, entries: Vec<Entry>) -> Result<V
 }
 
 /// How many units of the file are to be kept; what follows in it is zeroed.
-fn find_end(queues: &Queues, queue: &Queue, file_no: u64, bounds: Bounds) -> Result<u64, Error> {
+fn find_end(queues: &Queues, queue: &Queue, file_no: u64, bounds: Bounds<'_>) -> Result<u64, Error> {
     let path = || queues.files.path(queue, file_no);
     let file = queues.files.existing(queue, file_no).map_err(Error::Io)?;
     let file = file.ok_or_else(|| Error::Io((path(), io::ErrorKind::NotFound.into())))?;
     let units = queues.files.units_per_file();
     let io = |error| Error::Io((path(), error));
+    let is_own = |kept: u64| -> io::Result<Option<bool>> {
+        let Some(last) = kept.checked_sub(1) else { return Ok(Some(true)) };
+        let mut bytes = [0; UNIT_BYTES];
+        file.read_exact_at(&mut bytes, last * UNIT_BYTES as u64)?;
+        bounds.is_own(queue, file_no * units + last, Unit::decode(&bytes))
+    };
 
-    let kept = if bounds.clean { search_end(&*file, units, bounds) } else { walk_to_end(&*file, units, bounds) };
-    let kept = kept.map_err(io)?;
+    let mut kept = search_end(&*file, units, bounds.dispatched).map_err(io)?;
+    let mut own = is_own(kept).map_err(io)?;
+    if own != Some(true) && !bounds.clean {
+        kept = walk_to_end(&*file, units, bounds.dispatched).map_err(io)?;
+        own = is_own(kept).map_err(io)?;
+    }
+    if own == Some(false) {
+        let last = file_no * units + kept.saturating_sub(1);
+        return Err(Error::Unusable(format!("{}: unit {last} is not that of its message", path().display())));
+    }
     let from = kept * UNIT_BYTES as u64;
     if file.next_data(from).map_err(io)?.is_some() {
         queues.files.zero(queue, file_no, from, queues.files.file_bytes()).map_err(Error::Io)?;
@@ -108,22 +147,22 @@ fn find_end(queues: &Queues, queue: &Queue, file_no: u64, bounds: Bounds) -> Res
     Ok(kept)
 }
 
-/// The units of a file that was left whole: a run of units below `dispatched`, then others or zeros.
-fn search_end(file: &dyn crate::fs::File, units: u64, bounds: Bounds) -> io::Result<u64> {
+/// The end of a run of units below `dispatched`, others or zeros behind it.
+fn search_end(file: &dyn crate::fs::File, units: u64, dispatched: u64) -> io::Result<u64> {
     let (mut low, mut high) = (0, units);
     while low < high {
         let middle = low.midpoint(high);
         let mut bytes = [0; UNIT_BYTES];
         file.read_exact_at(&mut bytes, middle * UNIT_BYTES as u64)?;
         let unit = Unit::decode(&bytes);
-        if !unit.is_empty() && unit.physical < bounds.dispatched { low = middle + 1 } else { high = middle }
+        if !unit.is_empty() && unit.physical < dispatched { low = middle + 1 } else { high = middle }
     }
     Ok(low)
 }
 
 /// The same, one after the other, up to the first that can't follow the one before: a sector that was lost can make
 /// any number of a unit smaller, so only an unbroken run counts.
-fn walk_to_end(file: &dyn crate::fs::File, units: u64, bounds: Bounds) -> io::Result<u64> {
+fn walk_to_end(file: &dyn crate::fs::File, units: u64, dispatched: u64) -> io::Result<u64> {
     const CHUNK_UNITS: usize = 4096;
     let mut bytes = vec![0; CHUNK_UNITS * UNIT_BYTES];
     // Blanks count only once a unit follows them.
@@ -132,7 +171,7 @@ fn walk_to_end(file: &dyn crate::fs::File, units: u64, bounds: Bounds) -> io::Re
         let wanted = CHUNK_UNITS.min((units - at) as usize);
         let read = file.read_at(&mut bytes[..wanted * UNIT_BYTES], at * UNIT_BYTES as u64)?;
         for unit in Unit::decode_all(&bytes[..read]) {
-            let follows = unit.is_blank() || (unit.physical >= floor && unit.end() <= bounds.dispatched);
+            let follows = unit.is_blank() || (unit.physical >= floor && unit.end() <= dispatched);
             if unit.is_empty() || !follows {
                 return Ok(end);
             }

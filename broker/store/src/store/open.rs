@@ -57,11 +57,13 @@ pub fn open_by_hand(
     let lock = fs.lock(&lock_path).map_err(io_error("locking", &lock_path))?;
     let lock = lock.ok_or(OpenError::Locked { path: lock_path })?;
 
+    let progress = config.recovery.clone();
     let recovered = recovery::run(&fs, &config)?;
     let (shared, queue_offsets) = assemble(fs, config, events, recovered);
     dispatcher::catch_up(&shared).map_err(|failure| OpenError::Failed(Arc::clone(&failure)))?;
     let upkeep = Upkeep::new(Arc::clone(&shared));
     let handle = Arc::new(Handle { shared, threads: Mutex::default(), lock: Mutex::new(Some(lock)) });
+    progress.finish();
     Ok((Store { handle: Arc::clone(&handle) }, Appender::new(handle, queue_offsets), upkeep))
 }
 
@@ -132,6 +134,7 @@ fn assemble(
     let checkpointing = Checkpointing {
         queues_synced: recovered.checkpoint.dispatched,
         timestamp_ms: recovered.checkpoint.timestamp_ms,
+        visible: recovered.checkpoint.visible,
         next_queue_sync: Instant::now(),
         written: recovered.checkpoint,
     };

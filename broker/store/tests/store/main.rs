@@ -13,8 +13,12 @@ mod every_call;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod hook_fs;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod replicas;
+#[cfg(test)]
+mod restart;
 #[cfg(test)]
 mod retention;

@@ -23,6 +23,12 @@ fn segment(root: &Path, base: u64) -> PathBuf {
     root.join("commitlog").join(format!("{base:020}"))
 }
 
+/// Whether the checkpoint says that everything below `end` is dispatched, and how many units that makes.
+fn claims(root: &Path, end: u64) -> bool {
+    let checkpoint = std::fs::read(root.join("checkpoint")).unwrap();
+    checkpoint[80..88] == end.to_be_bytes() && checkpoint[116..124] != [0xFF; 8]
+}
+
 fn bodies(count: u8) -> Vec<(u64, Vec<u8>)> {
     (0..count).map(|number| (u64::from(number), vec![number; 300])).collect()
 }
@@ -176,7 +182,7 @@ fn damage_below_what_was_flushed_is_an_error_that_names_file_and_offset_and_cuts
 
 #[test]
 fn lost_consume_queues_are_made_again_from_the_log() {
-    let losses: [(&str, Spoil); 6] = [
+    let losses: [(&str, Spoil); 12] = [
         ("all of them", |root| std::fs::remove_dir_all(root.join("consumequeue")).unwrap()),
         ("one queue", |root| std::fs::remove_dir_all(root.join("consumequeue/U/1")).unwrap()),
         ("a file in the middle", |root| {
@@ -185,6 +191,31 @@ fn lost_consume_queues_are_made_again_from_the_log() {
         ("half a file", |root| {
             let path = root.join("consumequeue/T/0/00000000000000000320");
             std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(100).unwrap();
+        }),
+        ("a queue's last file", |root| {
+            std::fs::remove_file(root.join("consumequeue/T/0/00000000000000001920")).unwrap();
+        }),
+        ("a queue's last unit", |root| {
+            let path = root.join("consumequeue/T/0/00000000000000001920");
+            let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+            file.write_all_at(&[0; 20], 3 * 20).unwrap();
+        }),
+        ("the last unit, which became another queue's", |root| {
+            let mut unit = [0; 20];
+            let path = root.join("consumequeue/U/1/00000000000000000000");
+            std::fs::File::open(path).unwrap().read_exact_at(&mut unit, 0).unwrap();
+            let path = root.join("consumequeue/T/0/00000000000000001920");
+            let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+            file.write_all_at(&unit, 3 * 20).unwrap();
+        }),
+        ("an over-long file", |root| {
+            let path = root.join("consumequeue/T/0/00000000000000000320");
+            std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(340).unwrap();
+        }),
+        ("a file of another name", |root| std::fs::write(root.join("consumequeue/T/0/notes"), "x").unwrap()),
+        ("the checkpoint's bytes", |root| {
+            let file = std::fs::OpenOptions::new().write(true).open(root.join("checkpoint")).unwrap();
+            file.write_all_at(&[0xFF], 90).unwrap();
         }),
         ("the checkpoint", |root| std::fs::remove_file(root.join("checkpoint")).unwrap()),
         ("our part of the checkpoint, by an Apache broker", |root| {
@@ -201,6 +232,7 @@ fn lost_consume_queues_are_made_again_from_the_log() {
             opened.confirm_all();
             opened.wait_flushed();
             let written = opened.store.watermarks().written;
+            wait_until("a checkpoint of all", || claims(directory.path(), written.0));
             if kill {
                 opened.kill();
             } else {
@@ -237,6 +269,33 @@ fn units_that_no_checkpoint_claims_are_not_trusted() {
     opened.confirm_all();
     assert_eq!(opened.consume("T", 0), bodies(40));
     assert_eq!(opened.put("T", 0, b"x").first_queue_offset.0, 40);
+    opened.close();
+}
+
+#[test]
+fn a_unit_that_lost_its_first_half_is_not_taken_for_an_older_message() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut opened = open_in(directory.path());
+    fill(&mut opened, 8);
+    opened.confirm_all();
+    opened.close();
+    let mut opened = try_open(lazy_async(directory.path())).unwrap();
+    // Whatever the checkpointer says later never reaches the disk.
+    let checkpoint = std::fs::read(directory.path().join("checkpoint")).unwrap();
+    for number in 8..10 {
+        opened.put("T", 0, &vec![number; 300]);
+    }
+    opened.confirm_all();
+    opened.kill();
+    std::fs::write(directory.path().join("checkpoint"), checkpoint).unwrap();
+    // Of the first unit that no checkpoint claims the last bytes of the position reached the disk, and all that follows.
+    let path = directory.path().join("consumequeue/T/0/00000000000000000000");
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&[0; 7], 8 * 20).unwrap();
+    file.write_all_at(&[0; 20], 9 * 20).unwrap();
+    let opened = open_in(directory.path());
+    opened.confirm_all();
+    assert_eq!(opened.consume("T", 0), bodies(10));
     opened.close();
 }
 
@@ -278,7 +337,28 @@ fn a_queue_that_lacks_numbers_is_filled_with_blanks_that_readers_pass_over() {
 
 #[test]
 fn a_directory_with_something_else_in_it_is_refused_by_name() {
-    let cases: [(&str, Spoil); 3] = [
+    let cases: [(&str, Spoil); 8] = [
+        // The last ones are gone, the checkpoint knows of them.
+        ("commitlog/00000000000000032768", |root| {
+            for entry in std::fs::read_dir(root.join("commitlog")).unwrap() {
+                let path = entry.unwrap().path();
+                if path >= segment(root, 2 * SEGMENT_BYTES) {
+                    std::fs::remove_file(path).unwrap();
+                }
+            }
+        }),
+        ("commitlog/00000000000000032768", |root| {
+            std::fs::remove_dir_all(root.join("commitlog")).unwrap();
+        }),
+        ("commitlog/00000000000000016384", |root| {
+            let file = std::fs::OpenOptions::new().write(true).open(segment(root, SEGMENT_BYTES)).unwrap();
+            file.set_len(SEGMENT_BYTES + 4096).unwrap();
+        }),
+        ("commitlog/00000000000000032768", |root| {
+            let file = std::fs::OpenOptions::new().write(true).open(segment(root, 2 * SEGMENT_BYTES)).unwrap();
+            file.set_len(4096).unwrap();
+        }),
+        ("commitlog/00000000000000016384", |root| std::fs::write(segment(root, SEGMENT_BYTES), "").unwrap()),
         ("commitlog/readme.txt", |root| std::fs::write(root.join("commitlog/readme.txt"), "x").unwrap()),
         ("commitlog/00000000000000032768", |root| std::fs::remove_file(segment(root, SEGMENT_BYTES)).unwrap()),
         ("commitlog/00000000000000016384", |root| {
