@@ -61,6 +61,10 @@ pub trait File: Send + Sync {
     }
     /// The first place at or after `offset` that may hold something else than zeros; `None` if only zeros follow.
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>>;
+    /// Tells the page cache that `[from, to)` won't be read soon. Only a hint.
+    fn forget_cached(&self, _from: u64, _to: u64) -> io::Result<()> {
+        Ok(())
+    }
     /// A read-only map of the whole file.
     fn map(&self) -> io::Result<Map>;
 

@@ -1,6 +1,7 @@
 //! The store as others see it: readers and watermarks.
 
 mod open;
+mod read_cold;
 mod read_log;
 mod read_queue;
 
@@ -176,6 +177,17 @@ impl Store {
     /// replication.
     pub fn read_log(&self, from: PhysicalOffset, max_bytes: usize) -> Result<ReadLog, ReadError> {
         read_log::read_log(self.shared(), from, max_bytes)
+    }
+
+    /// As [`Self::read_log`], but read from the file and not through a map: for much that nobody else will read soon. May wait for
+    /// the disk.
+    pub fn read_cold(&self, from: PhysicalOffset, max_bytes: usize) -> Result<ReadLog, ReadError> {
+        read_cold::read_cold(self.shared(), from, max_bytes)
+    }
+
+    /// Tells the page cache that `[from, to)` of the log won't be read soon. Only a hint; what isn't on disk yet stays.
+    pub fn forget_cached(&self, from: PhysicalOffset, to: PhysicalOffset) {
+        read_cold::forget_cached(self.shared(), from, to);
     }
 
     /// Ends the store: nothing is appended any more, everything is flushed and the checkpoint written. The next open

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, FlockOperation, SeekFrom};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, SeekFrom};
 
 use super::{Entry, File, Fs, Map, OpenMode, Space};
 
@@ -152,6 +153,11 @@ impl File for RealFile {
             Err(rustix::io::Errno::INVAL) => Ok((offset < self.len()?).then_some(offset)),
             Err(other) => Err(other.into()),
         }
+    }
+
+    fn forget_cached(&self, from: u64, to: u64) -> io::Result<()> {
+        let Some(len) = NonZeroU64::new(to.saturating_sub(from)) else { return Ok(()) };
+        Ok(rustix::fs::fadvise(&self.0, from, Some(len), Advice::DontNeed)?)
     }
 
     fn map(&self) -> io::Result<Map> {

@@ -7,31 +7,41 @@ use crate::shared::Shared;
 use crate::{Damage, PhysicalOffset, ReadError, ReadLog};
 
 pub(super) fn read_log(shared: &Shared, from: PhysicalOffset, max_bytes: usize) -> Result<ReadLog, ReadError> {
-    let written = shared.marks.written();
-    let oldest = shared.log.oldest();
-    if from.0 < oldest {
-        return Ok(ReadLog::Gone { oldest: PhysicalOffset(oldest) });
-    }
-    if from.0 >= written {
-        let past = from.0 > written;
-        return if past {
-            Err(ReadError::PastEnd { from, written: PhysicalOffset(written) })
-        } else {
-            Ok(ReadLog::AtEnd)
-        };
-    }
-    let segment_end = shared.log.segment_end(from.0).unwrap_or(from.0);
-    let readable = segment_end.min(written) - from.0;
+    let readable = match place(shared, from)? {
+        Ok(readable) => readable,
+        Err(nothing) => return Ok(nothing),
+    };
     let Some(bytes) = slice(shared, from.0, readable)? else { return Ok(ReadLog::AtEnd) };
     let len = whole_records(&bytes, from, max_bytes)?;
     Ok(ReadLog::Bytes { bytes: bytes.slice(..len), next: from + len as u64 })
 }
 
+/// How many bytes can be read from `from` to its segment's end; or why none can.
+pub(super) fn place(shared: &Shared, from: PhysicalOffset) -> Result<Result<u64, ReadLog>, ReadError> {
+    let written = shared.marks.written();
+    let oldest = shared.log.oldest();
+    if from.0 < oldest {
+        return Ok(Err(ReadLog::Gone { oldest: PhysicalOffset(oldest) }));
+    }
+    if from.0 > written {
+        return Err(ReadError::PastEnd { from, written: PhysicalOffset(written) });
+    }
+    let segment_end = shared.log.segment_end(from.0).unwrap_or(from.0);
+    let readable = segment_end.min(written) - from.0;
+    Ok(if readable > 0 { Ok(readable) } else { Err(ReadLog::AtEnd) })
+}
+
+/// A record's size and magic.
+pub(super) fn head(bytes: &[u8]) -> Option<(u32, u32)> {
+    let (head, _) = bytes.split_first_chunk::<8>()?;
+    let [size, magic] = [0, 4].map(|at| head[at..at + 4].iter().fold(0_u32, |n, &b| n << 8 | u32::from(b)));
+    Some((size, magic))
+}
+
 /// How much of `bytes`, which end at a record's end, to take: whole records, at least one.
-fn whole_records(bytes: &[u8], from: PhysicalOffset, max_bytes: usize) -> Result<usize, Damage> {
+pub(super) fn whole_records(bytes: &[u8], from: PhysicalOffset, max_bytes: usize) -> Result<usize, Damage> {
     let mut len = 0;
-    while let Some((head, _)) = bytes[len..].split_first_chunk::<8>() {
-        let [size, magic] = [0, 4].map(|at| head[at..at + 4].iter().fold(0_u32, |n, &b| n << 8 | u32::from(b)));
+    while let Some((size, magic)) = head(&bytes[len..]) {
         let next = len + size as usize;
         let reason = match magic {
             MAGIC_V1 | MAGIC_V2 | MAGIC_BLANK if next > bytes.len() => {

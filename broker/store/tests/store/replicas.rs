@@ -70,6 +70,33 @@ fn reading_the_log_keeps_to_records_and_segments_and_says_where_there_is_nothing
 }
 
 #[test]
+fn reading_past_the_maps_gives_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut opened = open_in(directory.path());
+    fill(&mut opened, 0, 150);
+    for max_bytes in [0, 1, 9, 700, 5000, 1 << 20] {
+        let mut at = PhysicalOffset(0);
+        while let ReadLog::Bytes { bytes, next } = opened.store.read_log(at, max_bytes).unwrap() {
+            assert_eq!(
+                opened.store.read_cold(at, max_bytes).unwrap(),
+                ReadLog::Bytes { bytes, next },
+                "{at} {max_bytes}"
+            );
+            at = next;
+        }
+        assert_eq!(opened.store.read_cold(at, max_bytes).unwrap(), ReadLog::AtEnd);
+    }
+    opened.wait_flushed();
+    let written = opened.store.watermarks().written;
+    opened.store.forget_cached(PhysicalOffset(0), written);
+    assert!(matches!(opened.store.read_cold(written + 1, 100), Err(ReadError::PastEnd { .. })));
+    for amiss in 1..40 {
+        assert!(matches!(opened.store.read_cold(PhysicalOffset(amiss), 100), Err(ReadError::Record(_))), "{amiss}");
+    }
+    opened.close();
+}
+
+#[test]
 fn bytes_that_are_not_the_next_records_are_refused_as_a_whole() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (mut master, mut slave) = (open_in(one.path()), open_in(two.path()));
