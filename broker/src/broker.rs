@@ -78,8 +78,9 @@ impl Broker {
         bridge.connect(&core, &services);
 
         let ha_config = config.ha.clone();
-        let ha = HaServer::bind(config.ha_listen, Arc::clone(&core), ha_config.clone()).await?;
-        let follower = Follower::start(Arc::clone(&core), ha_config);
+        let ha =
+            HaServer::bind(config.ha_listen, Arc::clone(&core), ha_config.clone(), Arc::clone(&services) as _).await?;
+        let follower = Follower::start(Arc::clone(&core), ha_config, Arc::clone(&services) as _);
         let handler = Arc::clone(&services) as Arc<dyn gantry_remoting::Handler>;
         let server = Arc::new(Server::bind(config.listen, RemotingLimits::default(), handler).await?);
         let failed = bridge.failed.subscribe();

@@ -58,6 +58,9 @@ pub struct BrokerConfig {
     /// - `haHousekeepingInterval`: a slave's connection that is silent, or takes nothing, for this long is closed.
     /// - `haClientHeartbeatTimeout`: a slave leaves a master that is silent for this long; as `haHousekeepingInterval` by default.
     /// - `haTransferBatchSize`: bytes of the log in one frame. 256 KiB here (RocketMQ: 32 KiB).
+    /// - `gantryHaColdLagBytes`: a slave further behind than this is catching up, and read for from the files. 64 MiB.
+    /// - `haFlowControlEnable`, `maxHaTransferByteInSecond`: a slave that is catching up gets at most so much each second, 100 MiB. On by
+    ///   default, and only for what is that old (RocketMQ: off, and for everything): whoever acknowledges is never throttled.
     pub ha: HaConfig,
     /// `sendThreadPoolQueueCapacity`: sends that may wait for the log's writer.
     pub max_queued_sends: usize,
@@ -199,6 +202,14 @@ impl Keys {
         ha.housekeeping = self.interval("haHousekeepingInterval", ha.housekeeping)?;
         ha.master_silence = self.interval("haClientHeartbeatTimeout", ha.housekeeping)?;
         ha.batch_bytes = self.or("haTransferBatchSize", ha.batch_bytes)?;
+        ha.cold_lag_bytes = self.or("gantryHaColdLagBytes", ha.cold_lag_bytes)?;
+        let rate: u64 = self.or("maxHaTransferByteInSecond", 100 << 20)?;
+        ha.cold_bytes_per_s = self.or("haFlowControlEnable", true)?.then_some(rate);
+        if rate == 0 {
+            bail!(
+                "maxHaTransferByteInSecond=0: no slave could ever catch up; haFlowControlEnable=false lifts the limit"
+            );
+        }
         let silence = ha.housekeeping.min(ha.master_silence);
         if silence <= ha.heartbeat {
             bail!(

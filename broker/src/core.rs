@@ -28,7 +28,7 @@ use crate::services::seam::{Log, NotServing, Role as ServiceRole, SendFailure, S
 use acks::Waiting;
 use divergent::Divergent;
 pub use divergent::DivergentLimits;
-pub use jobs::{Align, Answer, Job, Raw, Survey};
+pub use jobs::{Align, Answer, Beginning, Job, Raw, Survey};
 use role::{Gate, Role};
 
 /// Above what an elector gives a switchover.
@@ -286,7 +286,12 @@ impl Core {
     /// that is due, if one is.
     pub fn tick(&self) -> Option<master::Alter> {
         let mut alter = None;
-        self.settle(|master, now| alter = master.tick(now));
+        let mut needed = None;
+        self.settle(|master, now| {
+            alter = master.tick(now);
+            needed = master.needed_from();
+        });
+        self.store.hold_for_replicas(needed.map(PhysicalOffset));
         self.end_waiting();
         self.tell_degraded();
         alter

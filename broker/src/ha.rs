@@ -3,6 +3,8 @@
 //! A connection is one session of one epoch: hello (who the slave is and what its log looks like), welcome (the master's epochs
 //! and where the slave must cut), then appends down and cumulative acknowledgements up, neither waiting for the other.
 
+mod beginning;
+mod cold;
 mod follower;
 mod frame;
 mod link;
@@ -11,6 +13,7 @@ mod serve;
 mod session;
 mod sessions;
 
+pub use beginning::Metadata;
 pub use follower::Follower;
 pub use link::{Counters, Link, LinkStatus};
 pub use serve::HaServer;
@@ -32,6 +35,10 @@ pub struct HaConfig {
     pub master_silence: Duration,
     /// Bytes of the log in one frame.
     pub batch_bytes: usize,
+    /// A slave further behind than this is catching up: it is sent what is read from the files, past the page cache…
+    pub cold_lag_bytes: u64,
+    /// …at this many bytes each second at most; none: as fast as it goes.
+    pub cold_bytes_per_s: Option<u64>,
 }
 
 impl HaConfig {
@@ -44,6 +51,8 @@ impl HaConfig {
             housekeeping: Duration::from_secs(20),
             master_silence: Duration::from_secs(20),
             batch_bytes: 256 << 10,
+            cold_lag_bytes: 64 << 20,
+            cold_bytes_per_s: Some(100 << 20),
         }
     }
 }

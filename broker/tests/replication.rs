@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use gantry_broker::clock::Clock;
 use gantry_broker::core::{Core, DivergentLimits, Job, Limits, Standing};
-use gantry_broker::ha::{Follower, HaConfig, HaServer};
+use gantry_broker::ha::{Follower, HaConfig, HaServer, Metadata};
 use gantry_broker::replica::ReplicaState;
 use gantry_broker::services::{Done, Log, SendFailure, Submission, Wait};
 use gantry_replication::master::{Config, Durability, Mode};
@@ -40,11 +41,26 @@ impl Events for Bridge {
     }
 }
 
+/// Metadata that remembers what was installed last.
+#[derive(Default)]
+struct Text(parking_lot::Mutex<String>);
+
+impl Metadata for Text {
+    fn snapshot(&self) -> anyhow::Result<Bytes> {
+        Ok(Bytes::from(self.0.lock().clone()))
+    }
+    fn install(&self, snapshot: &[u8]) -> anyhow::Result<()> {
+        *self.0.lock() = String::from_utf8(snapshot.to_vec())?;
+        Ok(())
+    }
+}
+
 struct Node {
     dir: TempDir,
     core: Arc<Core>,
     store: Store,
     ha: HaServer,
+    metadata: Arc<Text>,
     _follower: Follower,
     writer: JoinHandle<()>,
 }
@@ -70,12 +86,18 @@ impl Node {
         let master = Config::new(Mode::Sync, Durability::Written, 2);
         let (core, writer) = Core::start(store.clone(), appender, replica, master, limits, Clock::start()).unwrap();
         bridge.0.get_or_init(|| Arc::clone(&core));
-        let ha_config =
-            HaConfig { heartbeat: Duration::from_millis(50), batch_bytes: 64 << 10, ..HaConfig::new("g", token) };
-        let ha =
-            HaServer::bind(SocketAddr::from(([127, 0, 0, 1], 0)), Arc::clone(&core), ha_config.clone()).await.unwrap();
-        let follower = Follower::start(Arc::clone(&core), ha_config);
-        Self { dir, core, store, ha, _follower: follower, writer }
+        let metadata = Arc::new(Text::default());
+        let ha_config = HaConfig {
+            heartbeat: Duration::from_millis(50),
+            batch_bytes: 64 << 10,
+            cold_lag_bytes: 512 << 10,
+            cold_bytes_per_s: Some(64 << 20),
+            ..HaConfig::new("g", token)
+        };
+        let local = SocketAddr::from(([127, 0, 0, 1], 0));
+        let ha = HaServer::bind(local, Arc::clone(&core), ha_config.clone(), Arc::clone(&metadata) as _).await.unwrap();
+        let follower = Follower::start(Arc::clone(&core), ha_config, Arc::clone(&metadata) as _);
+        Self { dir, core, store, ha, metadata, _follower: follower, writer }
     }
 
     /// Ends it as a crash would end it for its peers; its directory stays.
@@ -187,6 +209,82 @@ async fn an_empty_slave_gets_the_log_from_its_first_byte_over_all_segments() {
     assert!(end.0 > 2 << 20, "more than two segments");
     c.until("the whole log", |c| c.store.watermarks().written == end).await;
     assert!(a.log() == c.log(), "byte by byte");
+    let counters = a.ha.counters();
+    let [cold, sent] = [&counters.cold_bytes, &counters.sent_bytes].map(|bytes| bytes.load(Relaxed));
+    assert!(cold > 1 << 20 && cold < sent, "{cold} of {sent}: the far past from the files, the rest from the maps");
+}
+
+/// Ends a node, takes the segments below `oldest` away as retention does, and starts it again.
+async fn forget_below(node: Node, name: &str, oldest: u64) -> Node {
+    let dir = node.stop().await;
+    for entry in std::fs::read_dir(dir.path().join("commitlog")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_str().unwrap().parse::<u64>().unwrap() < oldest {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    Node::open(dir, name, "token").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slave_whose_position_is_gone_is_taken_anew_with_the_metadata_and_keeps_what_was_its_own() {
+    let (a, b, c) = (Node::start("a").await, Node::start("b").await, Node::start("c").await);
+    let first = a.lead(1, &[&b]).await;
+    b.follow(&first, &a).await;
+    c.follow(&first, &a).await;
+    a.acked("all have this").await;
+    let shared = a.store.watermarks().written;
+    c.until("the first message", |c| c.store.watermarks().written == shared).await;
+    // c leads an epoch that nobody joins, and is left behind with a tail of its own.
+    c.lead(2, &[&b]).await;
+    let lonely = c.send("nobody has this");
+    c.until("its own tail", |c| c.store.watermarks().written > shared).await;
+    let own = c.store.watermarks().written.0 - shared.0;
+    let body = "x".repeat(60_000);
+    for _ in 0..40 {
+        a.acked(&body).await;
+    }
+    let a = forget_below(a, "a", 1 << 20).await;
+    assert_eq!(a.store.min_offset().0, 1 << 20);
+    *a.metadata.0.lock() = "topics of long ago".to_owned();
+    let third = a.lead(3, &[&b]).await;
+    b.follow(&third, &a).await;
+    c.follow(&third, &a).await;
+    let failure = timeout(PATIENCE, lonely).await.unwrap().unwrap().unwrap_err();
+    assert!(matches!(failure, SendFailure::SwitchingOver), "{failure}");
+    a.acked("goes on").await;
+    let end = a.store.watermarks().written;
+    c.until("the whole log", |c| c.store.watermarks().written == end).await;
+    assert!(a.log() == c.log() && c.store.min_offset().0 == 1 << 20);
+    assert_eq!(*c.metadata.0.lock(), "topics of long ago");
+    assert_eq!(*b.metadata.0.lock(), "", "b went on where it was");
+    assert_eq!(c.core.epochs(), a.core.epochs(), "nothing is left of the epoch that was its own");
+    let kept: Vec<_> = std::fs::read_dir(c.dir.path().join("divergent")).unwrap().map(|entry| entry.unwrap()).collect();
+    assert_eq!(kept.iter().map(|entry| entry.metadata().unwrap().len()).collect::<Vec<_>>(), [own]);
+    let told = c.core.report().last_cut.expect("the cut is reported");
+    assert!(told.number >= 1 && told.epoch == Epoch(3), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catching_up_slave_goes_on_after_a_break() {
+    let (a, b, c) = (Node::start("a").await, Node::start("b").await, Node::start("c").await);
+    let record = a.lead(1, &[&b]).await;
+    b.follow(&record, &a).await;
+    let body = "x".repeat(60_000);
+    for _ in 0..60 {
+        a.acked(&body).await;
+    }
+    c.follow(&record, &a).await;
+    c.until("a part", |c| c.store.watermarks().written.0 > 256 << 10).await;
+    let part = c.store.watermarks().written;
+    let dir = c.stop().await;
+    let c = Node::open(dir, "c", "token").await;
+    assert!(c.store.watermarks().written >= part);
+    c.follow(&record, &a).await;
+    let end = a.store.watermarks().written;
+    c.until("the whole log", |c| c.store.watermarks().written == end).await;
+    assert!(a.log() == c.log());
+    assert!(!c.dir.path().join("divergent").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -385,7 +483,7 @@ async fn a_master_that_stops_leaves_no_connection_behind() {
 }
 
 fn refused(node: &Node) -> u64 {
-    node.ha.counters().refused.load(std::sync::atomic::Ordering::Relaxed)
+    node.ha.counters().refused.load(Relaxed)
 }
 
 /// What the HA port answers before it closes.

@@ -48,6 +48,11 @@ pub struct Welcome {
 /// What the slave must do to follow. A slave that promised a newer epoch isn't taken: it would refuse all the same.
 pub fn welcome(master: MasterLog<'_>, slave: SlaveLog<'_>) -> Result<Welcome, Stale> {
     Promise::restored(slave.promised).check(master.epoch)?;
+    if slave.extent.begin == slave.extent.end {
+        // With an empty log come the metadata, which it may never have got.
+        let (epoch, epochs, end) = (master.epoch, master.epochs.clone(), master.extent.end);
+        return Ok(Welcome { epoch, epochs, cut: master.extent.begin, anew: Some(slave.extent.begin), end });
+    }
     let (cut, anew) = match slave.epochs.cut_against(slave.extent, master.epochs, master.extent) {
         Cut::At(cut) => (cut, None),
         Cut::Anew { shared } => (master.extent.begin, Some(shared)),

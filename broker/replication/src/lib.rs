@@ -11,6 +11,7 @@
 //!
 //! Deliberately absent: clocks (time is an argument, in milliseconds of any monotonic clock), threads, I/O, logging.
 
+pub mod bucket;
 pub mod elector;
 pub mod epochs;
 pub mod handshake;

@@ -331,6 +331,14 @@ impl Master {
         goes_on && self.membership.recorded().len() < self.config.min_in_sync
     }
 
+    /// From where on slaves need the log: those that are connected or in sync. None: nobody needs anything.
+    pub fn needed_from(&self) -> Option<u64> {
+        let needs = |(member, slave): (&Member, &Slave)| {
+            (slave.gone_since.is_none() || self.membership.counts(member)).then_some(slave.written)
+        };
+        self.slaves.iter().filter_map(needs).min()
+    }
+
     /// The newer epoch that ended this master's reign, if one has.
     pub fn deposed_by(&self) -> Option<Epoch> {
         self.deposed_by

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use gantry_replication::epochs::{EpochTable, Extent};
 use gantry_replication::handshake::Welcome;
 use gantry_replication::{Epoch, GroupRecord, Member};
-use gantry_store::Append;
+use gantry_store::{Append, QueueNumber};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
@@ -69,8 +69,18 @@ pub struct Survey {
 pub struct Align {
     /// The master's word.
     pub welcome: Welcome,
+    /// With a welcome that says `anew`.
+    pub beginning: Option<Beginning>,
     /// Told the log's end afterwards.
     pub done: Answer<u64>,
+}
+
+/// What the records say that the master's log no longer begins with.
+pub struct Beginning {
+    /// With which numbers queues go on of which nothing is left.
+    pub queue_numbers: Vec<QueueNumber>,
+    /// Replaces the metadata, durably.
+    pub install: Box<dyn FnOnce() -> anyhow::Result<()> + Send>,
 }
 
 /// Jobs, bounded in the number of sends.

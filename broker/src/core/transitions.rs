@@ -12,7 +12,7 @@ use gantry_store::PhysicalOffset;
 use tracing::{info, warn};
 
 use super::Standing;
-use super::jobs::{Align, Survey};
+use super::jobs::{Beginning, Survey};
 use super::role::{MasterRole, Role, SlaveRole};
 use super::writer::{Writer, fail_all};
 use crate::replica::ReplicaState;
@@ -74,11 +74,10 @@ impl Writer {
     }
 
     /// Makes this log a prefix of the master's. What is cut is kept in `divergent/`.
-    pub(super) fn align(&mut self, align: &Align) -> Result<u64> {
-        let welcome = &align.welcome;
+    pub(super) fn align(&mut self, welcome: &Welcome, beginning: Option<Beginning>) -> Result<u64> {
         self.check_session(welcome.epoch)?;
         if let Some(shared) = welcome.anew {
-            self.begin_anew(welcome, shared)?;
+            self.begin_anew(welcome, shared, beginning)?;
         } else {
             self.cut(welcome.epoch, PhysicalOffset(welcome.cut), true)?;
         }
@@ -91,14 +90,22 @@ impl Writer {
     }
 
     /// Only what is this replica's own is kept aside: the rest the master had, and has no more.
-    fn begin_anew(&mut self, welcome: &Welcome, shared: u64) -> Result<()> {
+    ///
+    /// The order is for a crash in between: the log is empty before the metadata are replaced, so that no record of its own mixes with
+    /// them; and it stays empty until all of this is done. An empty log is always begun anew.
+    fn begin_anew(&mut self, welcome: &Welcome, shared: u64, beginning: Option<Beginning>) -> Result<()> {
         let oldest = self.core.store.min_offset();
         let own = PhysicalOffset(shared.clamp(oldest.0, self.core.store.watermarks().written.0));
         self.cut(welcome.epoch, own, true)?;
         self.cut(welcome.epoch, oldest, false)?;
+        let Some(Beginning { queue_numbers, install }) = beginning else {
+            bail!("the master says that the log begins anew, but not with which metadata");
+        };
+        install().context("can't take over the master's metadata")?;
         if welcome.cut != oldest.0 {
             self.appender.start_at(PhysicalOffset(welcome.cut)).context("can't begin where the master's log begins")?;
         }
+        self.appender.take_queue_numbers(&queue_numbers).context("can't take over the master's queue numbers")?;
         Ok(())
     }
 

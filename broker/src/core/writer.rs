@@ -11,7 +11,7 @@ use tracing::{error, info};
 
 use super::Core;
 use super::acks::Waiting;
-use super::jobs::{Job, Raw};
+use super::jobs::{Align, Job, Raw};
 use super::role::{Gate, OPENING, Role};
 use crate::fatal::Fatal;
 use crate::replica::ReplicaState;
@@ -74,8 +74,9 @@ impl Writer {
                 answer(done, Ok(survey));
             }
             Job::Align(align) => {
-                let end = self.align(&align);
-                answer(align.done, end);
+                let Align { welcome, beginning, done } = align;
+                let end = self.align(&welcome, beginning);
+                answer(done, end);
             }
             Job::BecomeMaster(record, done) => {
                 let became = self.become_master(&record);

@@ -15,9 +15,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::HaConfig;
+use super::beginning::{self, Metadata};
 use super::frame::{Ack, Append, Frame, Hello, MAX_PAYLOAD_BYTES};
 use super::session::{read, write};
-use crate::core::{Align, Core, Job, Raw, Standing, Survey};
+use crate::core::{Align, Beginning, Core, Job, Raw, Standing, Survey};
 use crate::fatal::Fatal;
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
@@ -37,8 +38,8 @@ pub struct Follower {
 
 impl Follower {
     /// Starts following.
-    pub fn start(core: Arc<Core>, config: HaConfig) -> Self {
-        Self { task: tokio::spawn(follow(core, config)) }
+    pub fn start(core: Arc<Core>, config: HaConfig, metadata: Arc<dyn Metadata>) -> Self {
+        Self { task: tokio::spawn(follow(core, config, metadata)) }
     }
 }
 
@@ -48,11 +49,11 @@ impl Drop for Follower {
     }
 }
 
-async fn follow(core: Arc<Core>, config: HaConfig) {
+async fn follow(core: Arc<Core>, config: HaConfig, metadata: Arc<dyn Metadata>) {
     let _fatal = Fatal("the follower");
     let mut standing = core.watch_standing();
     let mut back_off = FIRST_BACK_OFF;
-    let life = fastrand::u64(1..);
+    let slave = Slave { core: Arc::clone(&core), config, metadata, life: fastrand::u64(1..) };
     loop {
         let now = standing.borrow_and_update().clone();
         let Standing::Slave { epoch, ha_address: Some(address) } = now else {
@@ -63,7 +64,7 @@ async fn follow(core: Arc<Core>, config: HaConfig) {
         };
         let began = Instant::now();
         let ended = tokio::select! {
-            ended = session(&core, &config, epoch, &address, life) => ended,
+            ended = session(&slave, epoch, &address) => ended,
             _changed = standing.changed() => Ok(()),
         };
         core.lost_master(epoch);
@@ -79,12 +80,22 @@ async fn follow(core: Arc<Core>, config: HaConfig) {
     }
 }
 
-async fn session(core: &Arc<Core>, config: &HaConfig, epoch: Epoch, address: &str, life: u64) -> Result<()> {
+/// What all sessions of this process have in common.
+struct Slave {
+    core: Arc<Core>,
+    config: HaConfig,
+    metadata: Arc<dyn Metadata>,
+    /// Drawn when the process began.
+    life: u64,
+}
+
+async fn session(slave: &Slave, epoch: Epoch, address: &str) -> Result<()> {
+    let Slave { core, config, metadata, life } = slave;
     let stream = timeout(CONNECT_WITHIN, TcpStream::connect(address)).await.context("connecting took too long")??;
     stream.set_nodelay(true)?;
     let (from, mut to) = stream.into_split();
     let mut from = BufReader::with_capacity(256 << 10, from);
-    write(&mut to, &Frame::Hello(hello(core, config, life).await?), config.housekeeping).await?;
+    write(&mut to, &Frame::Hello(hello(core, config, *life).await?), config.housekeeping).await?;
     let welcome = match read(&mut from, MAX_PAYLOAD_BYTES, config.master_silence).await? {
         Frame::Welcome(welcome) => welcome,
         Frame::Fenced(fenced) => bail!("refused: {}", fenced.reason),
@@ -93,7 +104,11 @@ async fn session(core: &Arc<Core>, config: &HaConfig, epoch: Epoch, address: &st
     if welcome.epoch != epoch {
         bail!("the master is of epoch {}, not of {epoch}", welcome.epoch);
     }
-    let end = align(core, welcome).await?;
+    let beginning = match welcome.anew {
+        Some(_) => Some(beginning::receive(&mut from, metadata, config.master_silence).await?),
+        None => None,
+    };
+    let end = align(core, welcome, beginning).await?;
     core.heard_master(epoch);
     info!(%epoch, %address, from = end, "following");
     // Writes that fail end the session; there is one reason at most to tell.
@@ -123,13 +138,13 @@ async fn hello(core: &Core, config: &HaConfig, life: u64) -> Result<Hello> {
     })
 }
 
-async fn align(core: &Core, welcome: Welcome) -> Result<u64> {
+async fn align(core: &Core, welcome: Welcome, beginning: Option<Beginning>) -> Result<u64> {
     let (done, aligned) = oneshot::channel();
     let (session, cut) = (welcome.epoch, welcome.cut);
     if welcome.anew.is_some() && core.store.min_offset() != core.store.watermarks().written {
         warn!(%session, begin = cut, "nothing of this log can be gone on from: it is taken anew from the master's oldest byte");
     }
-    core.submit_job(Job::Align(Align { welcome, done }));
+    core.submit_job(Job::Align(Align { welcome, beginning, done }));
     aligned.await.context("the log's writer has ended")?
 }
 
@@ -148,8 +163,7 @@ async fn take_log(
             Frame::Append(append) => append,
             Frame::Heartbeat { session, confirm } => {
                 // Only the confirm offset: in order with the pieces before it.
-                let end = (session, 0);
-                Append { session, written_in: end, from: 0, confirm, bytes: bytes::Bytes::new() }
+                Append { session, written_in: (session, 0), from: 0, confirm, crc: 0, bytes: bytes::Bytes::new() }
             }
             Frame::Fenced(fenced) => bail!("the master ended it: {}", fenced.reason),
             other => bail!("the master sent {other:?}"),
@@ -160,7 +174,7 @@ async fn take_log(
         let kib = u32::try_from(piece.bytes.len() / 1024 + 1)?;
         let permit = Arc::clone(&room).acquire_many_owned(kib).await?;
         let fail = fail.clone();
-        let Append { session, written_in, from, confirm, bytes } = piece;
+        let Append { session, written_in, from, confirm, bytes, .. } = piece;
         let done = Box::new(move |outcome: Result<u64>| {
             drop(permit);
             if let Err(error) = outcome

@@ -31,12 +31,14 @@ pub(super) const MAX_HELLO_BYTES: u32 = 1 << 20;
 /// Of an acknowledgement.
 pub(super) const MAX_ACK_BYTES: u32 = 24;
 const APPEND_HEAD_BYTES: usize = 44;
+const SNAPSHOT_HEAD_BYTES: usize = 12;
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Frame {
     Hello(Hello),
     Welcome(Welcome),
+    Snapshot(Snapshot),
     Append(Append),
     Ack(Ack),
     Heartbeat { session: Epoch, confirm: u64 },
@@ -66,6 +68,15 @@ pub(super) struct Fenced {
     pub(super) reason: String,
 }
 
+/// Part of what a log's beginning no longer tells, sent after a welcome that says `anew`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Snapshot {
+    /// The whole snapshot's bytes.
+    pub(super) total: u64,
+    /// Never empty but in an empty snapshot.
+    pub(super) bytes: Bytes,
+}
+
 /// A piece of the log, of one epoch and one segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Append {
@@ -74,6 +85,8 @@ pub(super) struct Append {
     pub(super) written_in: (Epoch, u64),
     pub(super) from: u64,
     pub(super) confirm: u64,
+    /// CRC32C of the bytes.
+    pub(super) crc: u32,
     pub(super) bytes: Bytes,
 }
 
@@ -115,6 +128,7 @@ impl Frame {
             Self::Ack(_) => 4,
             Self::Heartbeat { .. } => 5,
             Self::Fenced(_) => 6,
+            Self::Snapshot(_) => 7,
         }
     }
 
@@ -132,8 +146,13 @@ impl Frame {
                     &mut payload,
                     [append.session.0, append.written_in.0.0, append.written_in.1, append.from, append.confirm],
                 );
-                payload.put_u32(crc32c::crc32c(&append.bytes));
+                payload.put_u32(append.crc);
                 tail = append.bytes.clone();
+            }
+            Self::Snapshot(snapshot) => {
+                payload.put_u64(snapshot.total);
+                payload.put_u32(crc32c::crc32c(&snapshot.bytes));
+                tail = snapshot.bytes.clone();
             }
             Self::Ack(ack) => put_all(&mut payload, [ack.session.0, ack.written, ack.flushed]),
             Self::Heartbeat { session, confirm } => put_all(&mut payload, [session.0, *confirm]),
@@ -184,11 +203,8 @@ impl Frame {
                 let session = Epoch(payload.get_u64());
                 let written_in = (Epoch(payload.get_u64()), payload.get_u64());
                 let (from, confirm, told) = (payload.get_u64(), payload.get_u64(), payload.get_u32());
-                let computed = crc32c::crc32c(&payload);
-                if computed != told {
-                    return Err(FrameError::Crc { from, told, computed });
-                }
-                Self::Append(Append { session, written_in, from, confirm, bytes: payload })
+                check_crc(from, told, &payload)?;
+                Self::Append(Append { session, written_in, from, confirm, crc: told, bytes: payload })
             }
             4 => {
                 fixed(24)?;
@@ -200,9 +216,22 @@ impl Frame {
                 Self::Heartbeat { session: Epoch(payload.get_u64()), confirm: payload.get_u64() }
             }
             6 => Self::Fenced(serde_json::from_slice(&payload)?),
+            7 => {
+                if bytes < SNAPSHOT_HEAD_BYTES {
+                    return Err(FrameError::Length { kind, bytes });
+                }
+                let (total, told) = (payload.get_u64(), payload.get_u32());
+                check_crc(0, told, &payload)?;
+                Self::Snapshot(Snapshot { total, bytes: payload })
+            }
             other => return Err(FrameError::Kind(other)),
         })
     }
+}
+
+fn check_crc(from: u64, told: u32, bytes: &[u8]) -> Result<(), FrameError> {
+    let computed = crc32c::crc32c(bytes);
+    if computed == told { Ok(()) } else { Err(FrameError::Crc { from, told, computed }) }
 }
 
 fn put_all<const N: usize>(to: &mut BytesMut, numbers: [u64; N]) {
@@ -231,7 +260,8 @@ mod tests {
 
     fn append(bytes: &[u8]) -> Frame {
         let bytes = Bytes::copy_from_slice(bytes);
-        Frame::Append(Append { session: Epoch(7), written_in: (Epoch(3), 64), from: 128, confirm: 96, bytes })
+        let crc = crc32c::crc32c(&bytes);
+        Frame::Append(Append { session: Epoch(7), written_in: (Epoch(3), 64), from: 128, confirm: 96, crc, bytes })
     }
 
     #[test]
@@ -250,6 +280,7 @@ mod tests {
                 end: 9,
                 life: 3,
             }),
+            Frame::Snapshot(Snapshot { total: 20, bytes: Bytes::from_static(b"half of it") }),
             append(b"records"),
             Frame::Ack(Ack { session: Epoch(7), written: 2, flushed: 1 }),
             Frame::Heartbeat { session: Epoch(7), confirm: 1 },

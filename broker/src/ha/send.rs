@@ -3,12 +3,14 @@
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
+use gantry_replication::bucket::Bucket;
 use gantry_replication::epochs::EpochTable;
 use gantry_store::{PhysicalOffset, ReadLog};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::{Duration, Instant, sleep_until};
 
 use super::HaConfig;
+use super::cold::Cold;
 use super::frame::{Append, Fenced, Frame};
 use super::link::{Counters, Link};
 use super::session::write;
@@ -43,6 +45,7 @@ impl<'a> Sender<'a> {
         let (mut written, mut moved, mut standing) = (core.watch_written(), core.watch_moved(), core.watch_standing());
         let (epoch, patience) = (self.link.epoch, self.config.housekeeping);
         let mut told = u64::MAX;
+        let mut catch_up = CatchUp::new(self);
         loop {
             if !matches!(*standing.borrow_and_update(), Standing::Master { epoch: now, .. } if now == epoch) {
                 let reason = format!("no longer master of epoch {epoch}");
@@ -51,14 +54,29 @@ impl<'a> Sender<'a> {
             }
             written.borrow_and_update();
             moved.borrow_and_update();
-            let confirm = core.store.watermarks().confirmed.0;
-            if let Some(append) = self.piece(next, confirm)? {
-                let bytes = append.bytes.len() as u64;
-                next = append.from + bytes;
+            let marks = core.store.watermarks();
+            let confirm = marks.confirmed.0;
+            let warm_from = marks.written.0.saturating_sub(self.config.cold_lag_bytes);
+            let is_cold = next < warm_from;
+            let read = if is_cold {
+                catch_up.cold.read(next, warm_from).await?
+            } else {
+                core.store.read_log(PhysicalOffset(next), self.config.batch_bytes)?
+            };
+            if let Some(append) = self.piece(next, confirm, read)? {
+                let (from, bytes) = (append.from, append.bytes.len() as u64);
+                next = from + bytes;
                 told = confirm;
+                if is_cold {
+                    catch_up.keep_rate(&mut to, bytes, confirm).await?;
+                }
                 write(&mut to, &Frame::Append(append), patience).await?;
                 self.link.sent(bytes, next);
                 self.counters.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+                if is_cold {
+                    self.counters.cold_bytes.fetch_add(bytes, Ordering::Relaxed);
+                    catch_up.cold.sent(from, next);
+                }
                 continue;
             }
             let idle_until = Instant::now() + self.config.heartbeat;
@@ -83,9 +101,9 @@ impl<'a> Sender<'a> {
         }
     }
 
-    /// The next piece of the log, of one epoch.
-    fn piece(&self, from: u64, confirm: u64) -> Result<Option<Append>> {
-        match self.core.store.read_log(PhysicalOffset(from), self.config.batch_bytes)? {
+    /// The next piece of the log, of one epoch, out of what was read.
+    fn piece(&self, from: u64, confirm: u64, read: ReadLog) -> Result<Option<Append>> {
+        match read {
             ReadLog::AtEnd => Ok(None),
             ReadLog::Gone { oldest } => bail!("it needs the log from {from}, but the oldest byte left is {oldest}"),
             ReadLog::Bytes { mut bytes, .. } => {
@@ -96,8 +114,40 @@ impl<'a> Sender<'a> {
                     bytes.truncate(usize::try_from(following.start - from).unwrap_or(usize::MAX).min(bytes.len()));
                 }
                 let written_in = (entry.epoch, entry.start);
-                Ok(Some(Append { session: self.link.epoch, written_in, from, confirm, bytes }))
+                let (session, crc) = (self.link.epoch, crc32c::crc32c(&bytes));
+                Ok(Some(Append { session, written_in, from, confirm, crc, bytes }))
             }
         }
+    }
+}
+
+/// What is needed only for a slave that is far behind.
+struct CatchUp<'a> {
+    sender: &'a Sender<'a>,
+    cold: Cold,
+    bucket: Option<Bucket>,
+}
+
+impl<'a> CatchUp<'a> {
+    fn new(sender: &'a Sender<'a>) -> Self {
+        let now = sender.core.clock.now_ms();
+        let bucket = sender.config.cold_bytes_per_s.map(|rate| Bucket::new(rate, rate / 10, now));
+        Self { sender, cold: Cold::new(sender.core.store.clone()), bucket }
+    }
+
+    /// Waits until `bytes` more may be sent; the slave hears its master meanwhile.
+    async fn keep_rate(&mut self, to: &mut OwnedWriteHalf, bytes: u64, confirm: u64) -> Result<()> {
+        let Some(bucket) = &mut self.bucket else { return Ok(()) };
+        let config = self.sender.config;
+        let until = Instant::now() + Duration::from_millis(bucket.take(bytes, self.sender.core.clock.now_ms()));
+        while Instant::now() < until {
+            let heartbeat = Instant::now() + config.heartbeat;
+            sleep_until(until.min(heartbeat)).await;
+            if heartbeat < until {
+                let frame = Frame::Heartbeat { session: self.sender.link.epoch, confirm };
+                write(to, &frame, config.housekeeping).await?;
+            }
+        }
+        Ok(())
     }
 }

@@ -16,6 +16,7 @@ use tokio::time::Duration;
 use tracing::{info, warn};
 
 use super::HaConfig;
+use super::beginning::{self, Metadata};
 use super::frame::{Ack, Fenced, Frame, Hello, MAX_ACK_BYTES, MAX_HELLO_BYTES};
 use super::link::{Counters, Link, LinkStatus};
 use super::send::Sender;
@@ -40,13 +41,18 @@ pub struct HaServer {
 
 impl HaServer {
     /// Listens at `address`, port 0: given by the system.
-    pub async fn bind(address: SocketAddr, core: Arc<Core>, config: HaConfig) -> Result<Self> {
+    pub async fn bind(
+        address: SocketAddr,
+        core: Arc<Core>,
+        config: HaConfig,
+        metadata: Arc<dyn Metadata>,
+    ) -> Result<Self> {
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("can't listen for slaves at {address}"))?;
         let local = listener.local_addr()?;
         let silence = config.heartbeat * MISSED_HEARTBEATS;
         let sessions = Sessions::new(Arc::clone(&core), silence.as_millis() as u64);
-        let shared = Arc::new(Shared { core, config, sessions, counters: Arc::default() });
+        let shared = Arc::new(Shared { core, config, metadata, sessions, counters: Arc::default() });
         Ok(Self { local, accepting: tokio::spawn(accept_all(listener, Arc::clone(&shared))), shared })
     }
 
@@ -76,6 +82,7 @@ impl Drop for HaServer {
 struct Shared {
     core: Arc<Core>,
     config: HaConfig,
+    metadata: Arc<dyn Metadata>,
     sessions: Sessions,
     counters: Arc<Counters>,
 }
@@ -133,8 +140,11 @@ async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr) -> Result<(
             return Err(refused.context(format!("{} refused", hello.member)));
         }
     };
-    let (epoch, epochs) = (welcome.epoch, welcome.epochs.clone());
+    let (epoch, epochs, anew) = (welcome.epoch, welcome.epochs.clone(), welcome.anew.is_some());
     write(&mut to, &Frame::Welcome(welcome), patience).await?;
+    if anew {
+        beginning::send(&mut to, &shared.core.store, &shared.metadata, patience).await?;
+    }
     let Frame::Ack(first) = read(&mut from, MAX_ACK_BYTES, patience).await? else {
         return Err(Refused(format!("{}: no acknowledgement after the welcome", hello.member)).into());
     };

@@ -253,6 +253,16 @@ impl Services {
     }
 }
 
+impl crate::ha::Metadata for Services {
+    fn snapshot(&self) -> anyhow::Result<bytes::Bytes> {
+        Ok(Self::snapshot(self)?)
+    }
+
+    fn install(&self, snapshot: &[u8]) -> anyhow::Result<()> {
+        Ok(self.install_snapshot(snapshot)?)
+    }
+}
+
 /// The system's clock, in ms since 1970. It dates and expires; nothing that keeps data safe depends on it.
 pub(crate) fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
