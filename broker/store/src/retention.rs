@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use parking_lot::Mutex;
 
-pub(crate) use self::cleaner::run;
+pub(crate) use self::cleaner::{round, run};
 pub(crate) use self::queues::clean_queues;
 use crate::segment::Segment;
 

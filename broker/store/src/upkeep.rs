@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::shared::Shared;
-use crate::{StoreFailure, checkpointer, dispatcher, flusher};
+use crate::{StoreFailure, checkpointer, dispatcher, flusher, retention};
 
 /// The chores of a store that [`open_by_hand`](crate::open_by_hand) opened. The same steps make the same calls to the file
 /// system in the same order, in every run: for simulations.
@@ -34,5 +34,10 @@ impl Upkeep {
     /// Syncs the consume queues and writes a checkpoint.
     pub fn checkpoint(&self) -> Result<(), Arc<StoreFailure>> {
         checkpointer::now(&self.shared)
+    }
+
+    /// Deletes what retention lets go now.
+    pub fn clean(&self) {
+        retention::round(&self.shared);
     }
 }

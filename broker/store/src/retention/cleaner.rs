@@ -42,7 +42,7 @@ pub(crate) fn run(shared: &Shared) {
 }
 
 /// One look, and what follows from it.
-fn round(shared: &Shared) {
+pub(crate) fn round(shared: &Shared) {
     let retention = &shared.config.retention;
     let mut doomed = shared.retention.deleting.lock();
     let mut deleted = unlink_all(shared, &mut doomed);

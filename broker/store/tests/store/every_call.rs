@@ -60,7 +60,13 @@ fn calls(life: Life, seed: u64) -> Vec<&'static str> {
     let fs = CrashFs::new(seed.is_multiple_of(2));
     let mut model = Model { what: format!("{life:?}, seed {seed}"), ..Model::default() };
     life.run(&fs, directory.path(), &mut model, &mut Random::new(seed)).unwrap();
-    assert!(model.log.len() > 10, "{} messages", model.log.len());
+    assert!(
+        model.log.len() > 10 && model.oldest > 0,
+        "{}: {} messages from {}",
+        model.what,
+        model.log.len(),
+        model.oldest
+    );
     fs.calls()
 }
 

@@ -34,6 +34,10 @@ pub(super) fn after(fs: &CrashFs, root: &Path, model: &mut Model, random: &mut R
 /// Holds the log against the model, which then is what was found. Only a failing disk keeps it from that.
 pub(super) fn check(driven: &Driven, model: &mut Model) -> Result<(), Stopped> {
     let store = &driven.opened.store;
+    let oldest = store.min_offset().0;
+    assert!((model.oldest..=model.deletable.max(model.oldest)).contains(&oldest), "{}: begins at {oldest}", model.what);
+    model.oldest = oldest;
+    model.log.retain(|message| message.at >= oldest);
     let found = messages(store)?;
     let expected: Vec<&Message> = model.log.iter().chain(&model.maybe).collect();
     assert!(found.len() <= expected.len(), "{}: {} messages of {}", model.what, found.len(), expected.len());

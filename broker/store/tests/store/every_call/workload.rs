@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use gantry_store::{
-    Append, AppendError, Config, PhysicalOffset, RawError, ReadLog, StartError, StoreFailure, TruncateError, Upkeep,
-    open_by_hand,
+    Append, AppendError, Config, PhysicalOffset, RawError, ReadLog, Retention, StartError, StoreFailure, TruncateError,
+    Upkeep, open_by_hand,
 };
 
 use super::judge;
@@ -19,7 +19,7 @@ pub(super) const QUEUES: u32 = 2;
 /// What happens.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Life {
-    /// Appends over several segments, flushes, checkpoints, cuts, a power loss, a clean stop.
+    /// Appends over several segments, flushes, checkpoints, cuts, a power loss, deletion, a clean stop.
     Master,
     /// A log that begins elsewhere, fetched from a master, cut, and fetched again.
     Replica,
@@ -45,6 +45,10 @@ pub(super) struct Model {
     /// What may follow it: an append that failed in the middle.
     pub(super) maybe: Vec<Message>,
     pub(super) flushed: u64,
+    /// Nothing older is there.
+    pub(super) oldest: u64,
+    /// Nothing younger has been deleted.
+    pub(super) deletable: u64,
     /// A cut to so many messages began, and how it ended isn't known.
     pub(super) cut: Option<usize>,
     /// Power was lost since: what wasn't flushed may be gone.
@@ -101,6 +105,7 @@ fn master(fs: &CrashFs, root: &Path, model: &mut Model, random: &mut Random) -> 
     judge::check(&driven, model)?;
     driven.append(model, &[600, 900, 1300, 1300, 600])?;
     driven.settle(model)?;
+    driven.delete(fs, model)?;
     driven.append(model, &[600])?;
     driven.close(model)?;
     let mut driven = Driven::open(fs, root)?;
@@ -112,6 +117,7 @@ fn master(fs: &CrashFs, root: &Path, model: &mut Model, random: &mut Random) -> 
 fn replica(fs: &CrashFs, root: &Path, model: &mut Model) -> Result<(), Stopped> {
     let mut driven = Driven::open(fs, root)?;
     let chunks = masters_log();
+    model.deletable = chunks[0].from;
     driven.start_at(model, chunks[0].from)?;
     for (number, chunk) in chunks.iter().enumerate() {
         driven.append_raw(model, chunk)?;
@@ -175,7 +181,8 @@ impl Model {
 impl Driven {
     pub(super) fn open(fs: &CrashFs, root: &Path) -> Result<Self, Stopped> {
         let events = Arc::new(Recorder::default());
-        let config = Config { segment_bytes: SEGMENT_BYTES, queue_file_units: 4, ..config(root) };
+        let retention = Retention { files_a_round: 1, ..Retention::default() };
+        let config = Config { segment_bytes: SEGMENT_BYTES, queue_file_units: 4, retention, ..config(root) };
         let opened = open_by_hand(Arc::new(fs.clone()), config, events.clone());
         let (store, appender, upkeep) = opened.map_err(|error| Stopped(error.to_string()))?;
         Ok(Self { opened: Opened { store, appender, events }, upkeep })
@@ -240,9 +247,28 @@ impl Driven {
         self.done(model, Ok(()))
     }
 
+    /// Deletes a segment, because the disk is rather full.
+    fn delete(&mut self, fs: &CrashFs, model: &mut Model) -> Result<(), Stopped> {
+        let store = &self.opened.store;
+        let releasable = store.watermarks().dispatched;
+        model.deletable = releasable.0;
+        store.release(releasable);
+        fs.set_disk(12 << 30, 100 << 30);
+        self.upkeep.clean();
+        self.done(model, self.opened.store.failure().map_or(Ok(()), Err))?;
+        if self.opened.store.disk().deleted_segments > 0 {
+            model.oldest = self.opened.store.min_offset().0;
+            model.log.retain(|message| message.at >= model.oldest);
+        }
+        Ok(())
+    }
+
     fn start_at(&mut self, model: &mut Model, at: u64) -> Result<(), Stopped> {
         match self.opened.appender.start_at(PhysicalOffset(at)) {
-            Ok(()) => self.done(model, Ok(())),
+            Ok(()) => {
+                model.oldest = at;
+                self.done(model, Ok(()))
+            }
             Err(StartError::NoSpace(error)) => Err(Stopped(error.to_string())),
             Err(StartError::Failed(failure)) => self.failed(model, &failure),
             Err(other) => panic!("{}: {other}", model.what),
