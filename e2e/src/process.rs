@@ -38,6 +38,17 @@ pub fn run(command: &mut Command, input: Option<&str>) -> anyhow::Result<String>
     Ok(said)
 }
 
+/// Why none of these programs can be used here as root: for tests that are skipped then, and say so.
+pub fn cant_use_as_root(names: &[&str]) -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("it needs root".to_owned());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = |name: &str| std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
+    let missing: Vec<_> = names.iter().copied().filter(|name| !is_there(name)).collect();
+    (!missing.is_empty()).then(|| format!("missing: {}", missing.join(", ")))
+}
+
 /// All children of a process, their children and so on, itself not included.
 pub fn descendants(of: u32) -> Vec<u32> {
     let parents: Vec<(u32, u32)> = fs::read_dir("/proc")

@@ -25,8 +25,10 @@ use anyhow::Context;
 
 pub use disk::Disk;
 pub use filter::Cut;
+pub(crate) use sweep::leftovers;
 
 use crate::logs;
+use crate::process;
 use crate::process::run;
 
 /// The beginning of the names of everything that end-to-end runs leave in places that all processes share.
@@ -73,14 +75,7 @@ pub struct Lab {
 
 /// Why there can be no laboratory here: for tests that are skipped then, and say so.
 pub fn unavailable() -> Option<String> {
-    if !rustix::process::geteuid().is_root() {
-        return Some("network namespaces need root".to_owned());
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_there = |name: &&str| std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
-    let missing: Vec<_> =
-        ["ip", "tc", "nft", "nsenter", "mkfs.ext4"].into_iter().filter(|name| !is_there(name)).collect();
-    (!missing.is_empty()).then(|| format!("missing: {}", missing.join(", ")))
+    process::cant_use_as_root(&["ip", "tc", "nft", "nsenter", "mkfs.ext4"])
 }
 
 impl Lab {
@@ -89,7 +84,7 @@ impl Lab {
         if let Some(why) = unavailable() {
             anyhow::bail!("no network namespaces: {why}");
         }
-        sweep::leftovers();
+        leftovers();
         let lab = Self { replicas, disks: Vec::new() };
         lab.connect().context("making network namespaces")?;
         Ok(lab)

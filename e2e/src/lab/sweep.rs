@@ -9,7 +9,7 @@ use crate::logs;
 use crate::process::{self, Signal, run};
 
 /// Removes everything whose name holds the number of a process that is no more.
-pub(super) fn leftovers() {
+pub(crate) fn leftovers() {
     for name in names_in(Path::new("/run/netns")).filter(|name| is_orphan(name)) {
         tell(&name, remove(&name));
     }
