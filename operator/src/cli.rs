@@ -60,6 +60,16 @@ enum Local {
         #[command(flatten)]
         place: Place,
     },
+    /// Make a replica its group's master though it may lack acknowledged messages: for a group whose in-sync replicas are all lost.
+    ElectUnclean {
+        /// The replica's name, e.g. broker-a-1.
+        replica: String,
+        /// The epoch that the status shows now, 0 if it shows none: should the group have moved on meanwhile, nothing happens.
+        #[arg(long, value_name = "EPOCH")]
+        epoch: u64,
+        #[command(flatten)]
+        place: Place,
+    },
     /// Stop everything, and wait until it has stopped.
     Down {
         #[command(flatten)]
@@ -124,6 +134,7 @@ impl Cli {
             Verb::Local(Local::Up(up)) => up.run().await,
             Verb::Local(Local::Status { json, place }) => status(json, &place).await,
             Verb::Local(Local::Switchover { replica, place }) => switchover(replica, &place).await,
+            Verb::Local(Local::ElectUnclean { replica, epoch, place }) => elect_unclean(replica, epoch, &place).await,
             Verb::Local(Local::Down { place }) => down(&place).await,
         }
     }
@@ -155,6 +166,15 @@ async fn switchover(replica: String, place: &Place) -> anyhow::Result<()> {
     let answer = answer.with_context(|| format!("no switchover to {replica}"))?;
     let Answer::Switched { master, epoch, pause_ms } = answer else { bail!("not an answer to a switchover") };
     print(&format!("{master} is master, epoch {epoch}; sends paused for {pause_ms} ms\n"))
+}
+
+async fn elect_unclean(replica: String, epoch: u64, place: &Place) -> anyhow::Result<()> {
+    let answer = place.ask(&Request::ElectUnclean { replica: replica.clone(), epoch }, SWITCHOVER_PATIENCE).await;
+    let answer = answer.with_context(|| format!("{replica} was not made master"))?;
+    let Answer::Switched { master, epoch, .. } = answer else { bail!("not an answer to an election") };
+    print(&format!(
+        "{master} is to be master of epoch {epoch}; what was acknowledged and {master} doesn't have is lost\n"
+    ))
 }
 
 async fn down(place: &Place) -> anyhow::Result<()> {

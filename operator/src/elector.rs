@@ -18,9 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_remoting::{Limits, Server};
-use gantry_replication::GroupRecord;
 use gantry_replication::elector::{Notice, SwitchoverDone};
 use gantry_replication::wire::{Hello, Report};
+use gantry_replication::{Epoch, GroupRecord};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -134,6 +134,14 @@ impl ElectorServer {
     pub async fn switchover(&self, group: &str, to: &str) -> Result<SwitchoverDone, String> {
         let (answer, result) = oneshot::channel();
         self.tell(group, Input::Switchover { to: to.to_owned(), answer });
+        result.await.unwrap_or_else(|_gone| Err("the elector has stopped".to_owned()))
+    }
+
+    /// Makes a replica master that may lack acknowledged messages, if the record is still of that epoch (0: there is none); resolves when
+    /// the record says so, or with the reason why not.
+    pub async fn elect_unclean(&self, group: &str, to: &str, epoch: Epoch) -> Result<SwitchoverDone, String> {
+        let (answer, result) = oneshot::channel();
+        self.tell(group, Input::ElectUnclean { to: to.to_owned(), epoch, answer });
         result.await.unwrap_or_else(|_gone| Err("the elector has stopped".to_owned()))
     }
 

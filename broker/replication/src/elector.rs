@@ -16,6 +16,7 @@ mod planned;
 mod seats;
 #[cfg(test)]
 mod tests;
+mod unclean;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -132,6 +133,16 @@ pub enum Event {
         /// Whom to answer.
         ticket: Ticket,
     },
+    /// Somebody takes it on himself to lose messages: this replica shall be master, in sync or not.
+    ElectUnclean {
+        /// The replica.
+        to: String,
+        /// The epoch of the record that this is about, 0: there is no record. Another one stands there: the wish is void, so that it
+        /// counts once.
+        epoch: Epoch,
+        /// Whom to answer.
+        ticket: Ticket,
+    },
     /// Time went by. To be sent at least each 100 ms.
     Tick,
 }
@@ -185,7 +196,7 @@ pub enum Action {
         /// The master's own client address.
         address: String,
     },
-    /// Answer an [`Event::Switchover`].
+    /// Answer an [`Event::Switchover`] or an [`Event::ElectUnclean`].
     Switched {
         /// Its ticket.
         ticket: Ticket,
@@ -230,6 +241,14 @@ pub enum Notice {
         /// From the first sign to the record's being written.
         decision_ms: Millis,
     },
+    /// Somebody made a replica master that may lack acknowledged messages.
+    #[error("unclean election by hand: {to}, epoch {epoch}; what was acknowledged and {to} doesn't have is lost")]
+    Unclean {
+        /// The new master.
+        to: Member,
+        /// Its epoch.
+        epoch: Epoch,
+    },
     /// The elector can't hear the master but its slaves can.
     #[error("the elector is cut off from master {master}: {slave} still hears it, so it stays master")]
     CutOff {
@@ -271,6 +290,7 @@ pub enum Notice {
 #[derive(Clone, Debug)]
 enum Purpose {
     Elect { notice: Notice },
+    ElectUnclean { notice: Notice, ticket: Ticket },
     Alter { ticket: Ticket },
 }
 
@@ -362,6 +382,7 @@ impl Elector {
                 }
             }
             Event::Switchover { to, ticket } => self.begin_switchover(&to, ticket, now),
+            Event::ElectUnclean { to, epoch, ticket } => self.elect_unclean(&to, epoch, ticket),
             Event::Tick => {}
         }
         self.evaluate(now);
@@ -378,6 +399,10 @@ impl Elector {
         let SetOutcome::Done(version) = outcome else {
             // Read again; whatever was wanted is decided anew from what stands there.
             self.recorded = None;
+            if let Purpose::ElectUnclean { ticket, .. } = purpose {
+                let result = Err("the record could not be written; look at the status before trying again".to_owned());
+                self.actions.push(Action::Switched { ticket, result });
+            }
             return;
         };
         self.recorded = Some(Recorded { record: Some(record.clone()), version });
@@ -386,14 +411,21 @@ impl Elector {
                 self.wishes.pop_front();
                 self.actions.push(Action::Answer { ticket, record });
             }
-            Purpose::Elect { notice } => {
-                self.trouble = None;
-                let session = self.seats.get(&record.master.name).and_then(|seat| seat.session);
-                self.promoting = Some((now, session));
-                self.told = None;
-                self.actions.push(Action::Tell(notice));
+            Purpose::Elect { notice } => self.elected(&record, notice, now),
+            Purpose::ElectUnclean { notice, ticket } => {
+                let done = SwitchoverDone { epoch: record.epoch, pause_ms: 0 };
+                self.actions.push(Action::Switched { ticket, result: Ok(done) });
+                self.elected(&record, notice, now);
             }
         }
+    }
+
+    fn elected(&mut self, record: &GroupRecord, notice: Notice, now: Millis) {
+        self.trouble = None;
+        let session = self.seats.get(&record.master.name).and_then(|seat| seat.session);
+        self.promoting = Some((now, session));
+        self.told = None;
+        self.actions.push(Action::Tell(notice));
     }
 
     fn joined(&mut self, session: SessionId, hello: Hello, now: Millis) {

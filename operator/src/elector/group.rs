@@ -10,7 +10,7 @@ use gantry_remoting::{Body, Command, Connection, InvokeError, Ticket, code::resp
 use gantry_replication::elector::{Action, Elector, Event, SessionId, SetOutcome, SwitchoverDone};
 use gantry_replication::record::Recorded;
 use gantry_replication::wire::{AlterInSync, Altered, DIRECTIVE, Directive, Heard, Hello, PROBE, Report, Role};
-use gantry_replication::{GroupRecord, Millis, Version};
+use gantry_replication::{Epoch, GroupRecord, Millis, Version};
 use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{oneshot, watch};
@@ -42,6 +42,7 @@ pub(super) enum Input {
     Died { name: String },
     Alter { session: SessionId, wish: AlterInSync, ticket: Ticket },
     Switchover { to: String, answer: oneshot::Sender<Result<SwitchoverDone, String>> },
+    ElectUnclean { to: String, epoch: Epoch, answer: oneshot::Sender<Result<SwitchoverDone, String>> },
     Read(Recorded),
     Set(SetOutcome),
 }
@@ -133,6 +134,11 @@ impl<S: RecordStore> Task<S> {
                 let number = self.next_ticket();
                 self.switchovers.insert(number, answer);
                 self.handle(Event::Switchover { to, ticket: number }).await;
+            }
+            Input::ElectUnclean { to, epoch, answer } => {
+                let ticket = self.next_ticket();
+                self.switchovers.insert(ticket, answer);
+                self.handle(Event::ElectUnclean { to, epoch, ticket }).await;
             }
             Input::Read(recorded) => self.handle(Event::Read(recorded)).await,
             Input::Set(outcome) => self.handle(Event::Set(outcome)).await,

@@ -506,3 +506,34 @@ fn a_tail_that_was_cut_is_told_once_however_often_it_is_reported() {
     let cut = |tail: CutTail| Notice::Cut { member: member.clone(), tail }.to_string();
     assert_eq!(rig.notices[before..], [cut(tail), cut(second)]);
 }
+
+#[test]
+fn an_unclean_election_names_epoch_and_replica_and_counts_once() {
+    let mut rig = Rig::steady(Mode::Sync);
+    let refused = |rig: &mut Rig, to: &str, epoch: u64, why: &str| {
+        rig.event(Event::ElectUnclean { to: to.to_owned(), epoch: Epoch(epoch), ticket: 1 });
+        let said = rig.switched.pop().unwrap().unwrap_err();
+        assert!(said.contains(why), "{said}");
+    };
+    refused(&mut rig, "r1", 1, "serves");
+    // Only r0 is in sync, and it is lost with its disk.
+    let only =
+        GroupRecord { in_sync: BTreeSet::from([rig.record().master.clone()]), revision: 50, ..rig.record().clone() };
+    rig.register = (Some(only), 50);
+    let config = Config::new((0..3).map(|n| format!("r{n}")), Mode::Sync, 2);
+    rig.elector = Elector::new(config, rig.now);
+    (0..3).for_each(|n| rig.join(&format!("r{n}")));
+    rig.pass(500);
+    rig.kill("r0");
+    rig.pass(10_000);
+    assert_eq!(rig.record().epoch, Epoch(1), "never by itself");
+    refused(&mut rig, "r1", 2, "is of epoch 1");
+    refused(&mut rig, "r0", 1, "is not connected");
+    refused(&mut rig, "r9", 1, "no replica");
+    rig.event(Event::ElectUnclean { to: "r1".to_owned(), epoch: Epoch(1), ticket: 2 });
+    assert_eq!(rig.switched.pop().unwrap().unwrap().epoch, Epoch(2));
+    assert_eq!((rig.record().master.name.as_str(), rig.record().in_sync.len()), ("r1", 1));
+    assert!(rig.notices.last().unwrap().contains("unclean election by hand: r1"), "{:?}", rig.notices);
+    rig.pass(1_000);
+    refused(&mut rig, "r2", 1, "is of epoch 2");
+}

@@ -114,7 +114,7 @@ impl Listener for Board {
             Notice::Cut { .. } | Notice::Degraded { .. } | Notice::Restored { .. } => {
                 self.lines.say(&format!("{group}: {notice}"));
             }
-            Notice::Started { .. } | Notice::Elected { .. } | Notice::CutOff { .. } => {
+            Notice::Started { .. } | Notice::Elected { .. } | Notice::Unclean { .. } | Notice::CutOff { .. } => {
                 *entry.worry.lock() = None;
                 self.lines.say(&format!("{group}: {notice}"));
             }

@@ -45,6 +45,14 @@ pub enum Request {
         /// Its name.
         replica: String,
     },
+    /// Make this replica master though it may lack acknowledged messages.
+    #[serde(rename = "electUnclean")]
+    ElectUnclean {
+        /// Its name.
+        replica: String,
+        /// The epoch that the record is of now; 0: there is no record.
+        epoch: u64,
+    },
     /// Stop everything; answered when it has stopped.
     Down,
 }
@@ -239,6 +247,9 @@ mod tests {
             match request {
                 Request::Status => Answer::Status(Status::default()),
                 Request::Switchover { replica } => Answer::Switched { master: replica, epoch: 7, pause_ms: 12 },
+                Request::ElectUnclean { replica, epoch } => {
+                    Answer::Switched { master: replica, epoch: epoch + 1, pause_ms: 0 }
+                }
                 Request::Down => Answer::Error { message: "not today".to_owned() },
             }
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use gantry_replication::Epoch;
 use gantry_replication::elector::{Config, SwitchoverDone};
 use gantry_replication::master::Mode;
 use parking_lot::Mutex;
@@ -157,16 +158,25 @@ impl Shared {
 
     /// Makes this replica its group's master, as planned; what the manifest prefers is put aside.
     pub async fn switchover(&self, replica: &str) -> Result<SwitchoverDone, String> {
-        let holds = |group: &&GroupPlan| group.replicas.iter().any(|own| own.name == replica);
-        let Some(group) = self.groups.iter().find(holds) else {
-            let names = self.groups.iter().flat_map(|group| &group.replicas).map(|replica| replica.name.as_str());
-            let names: Vec<_> = names.collect();
-            return Err(format!("there is no replica {replica:?}; there are {}", names.join(", ")));
-        };
+        let group = self.group_of(replica)?;
         if let Some(preference) = self.preferences.get(&group.name) {
             preference.override_with(replica);
         }
         self.elector.switchover(&group.name, replica).await
+    }
+
+    /// Makes this replica its group's master though it may lack acknowledged messages, if the record is still of that epoch.
+    pub async fn elect_unclean(&self, replica: &str, epoch: u64) -> Result<SwitchoverDone, String> {
+        self.elector.elect_unclean(&self.group_of(replica)?.name, replica, Epoch(epoch)).await
+    }
+
+    fn group_of(&self, replica: &str) -> Result<&GroupPlan, String> {
+        let holds = |group: &&GroupPlan| group.replicas.iter().any(|own| own.name == replica);
+        self.groups.iter().find(holds).ok_or_else(|| {
+            let names = self.groups.iter().flat_map(|group| &group.replicas).map(|replica| replica.name.as_str());
+            let names: Vec<_> = names.collect();
+            format!("there is no replica {replica:?}; there are {}", names.join(", "))
+        })
     }
 
     /// Says why groups have had no master for a while, once.

@@ -81,6 +81,10 @@ impl Operate for Operator {
                 Ok(done) => Answer::Switched { master: replica, epoch: done.epoch.0, pause_ms: done.pause_ms },
                 Err(message) => Answer::Error { message },
             },
+            Request::ElectUnclean { replica, epoch } => match shared.elect_unclean(&replica, epoch).await {
+                Ok(done) => Answer::Switched { master: replica, epoch: done.epoch.0, pause_ms: done.pause_ms },
+                Err(message) => Answer::Error { message },
+            },
             Request::Down => {
                 drop(shared);
                 let (asked, answer) = oneshot::channel();
