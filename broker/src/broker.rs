@@ -70,6 +70,8 @@ impl Broker {
             max_parked_sends: config.max_queued_sends,
             slave_timeout_ms: config.slave_timeout_ms,
             sync_flush_timeout_ms: config.sync_flush_timeout_ms,
+            pressure: config.pressure,
+            send_patience_ms: config.send_patience_ms,
             divergent: config.divergent,
         };
         let (core, writer) = Core::start(store.clone(), appender, replica, config.master.clone(), limits, clock)?;

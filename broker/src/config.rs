@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use gantry_replication::master::{self, Durability, Mode};
+use gantry_replication::pressure;
 
 use crate::core::DivergentLimits;
 use crate::ha::HaConfig;
@@ -50,6 +51,12 @@ pub struct BrokerConfig {
     pub slave_timeout_ms: u64,
     /// `syncFlushTimeout`: the same for FLUSH_DISK_TIMEOUT.
     pub sync_flush_timeout_ms: u64,
+    /// `haBackPressureEnable`, `haBackPressureLagBytes`: with `replicationMode=Async`, producers are slowed when in-sync slaves are more than
+    /// half of so many bytes behind, and to less than the slaves' own speed at that many. Off by default, as RocketMQ's
+    /// `ASYNC_MASTER` never waits for slaves; 64 MiB.
+    pub pressure: Option<pressure::Config>,
+    /// `waitTimeMillsInSendQueue`: a send that is slowed for longer than this is refused, to be tried again. 200.
+    pub send_patience_ms: u64,
     /// What is kept of tails that were cut: `gantryDivergentMaxFiles`, `gantryDivergentMaxBytes`.
     pub divergent: DivergentLimits,
     /// The HA connections' part:
@@ -103,6 +110,8 @@ impl BrokerConfig {
             master: keys.master(durability)?,
             slave_timeout_ms: keys.or("slaveTimeout", 3_000)?,
             sync_flush_timeout_ms: keys.or("syncFlushTimeout", 5_000)?,
+            pressure: keys.pressure()?,
+            send_patience_ms: keys.or("waitTimeMillsInSendQueue", 200)?,
             divergent: keys.divergent()?,
             ha: keys.ha(&name)?,
             max_queued_sends: keys.or("sendThreadPoolQueueCapacity", 10_000)?,
@@ -185,6 +194,12 @@ impl Keys {
         // A slave joins well before it would leave again.
         config.join_lag_bytes = config.join_lag_bytes.min(config.gap_bytes / 4);
         Ok(config)
+    }
+
+    fn pressure(&mut self) -> Result<Option<pressure::Config>> {
+        let on = self.or("haBackPressureEnable", false)?;
+        let lag_bytes = self.or("haBackPressureLagBytes", 64 << 20)?;
+        Ok(on.then_some(pressure::Config { lag_bytes }))
     }
 
     fn divergent(&mut self) -> Result<DivergentLimits> {

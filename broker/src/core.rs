@@ -8,6 +8,7 @@ mod acks;
 mod divergent;
 mod jobs;
 mod role;
+mod slowed;
 mod transitions;
 mod writer;
 
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use gantry_replication::master::{self, Refusal, SlaveStanding};
 use gantry_replication::wire::{CutTail, DATA_PLANE_MS, Report};
-use gantry_replication::{Epoch, GroupRecord, Member, Millis, wire};
+use gantry_replication::{Epoch, GroupRecord, Member, Millis, pressure, wire};
 use gantry_store::{Appender, PhysicalOffset, Store, Watermarks};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -48,6 +49,10 @@ pub struct Limits {
     pub slave_timeout_ms: Millis,
     /// See `syncFlushTimeout`.
     pub sync_flush_timeout_ms: Millis,
+    /// Lag as back-pressure in `Async` mode, if it is on: `haBackPressureEnable`, `haBackPressureLagBytes`.
+    pub pressure: Option<pressure::Config>,
+    /// `waitTimeMillsInSendQueue`: a send that is slowed for longer than this is refused.
+    pub send_patience_ms: Millis,
     /// What is kept of tails that were cut.
     pub divergent: DivergentLimits,
 }
@@ -88,6 +93,8 @@ pub struct Core {
     moved: watch::Sender<u64>,
     standing: watch::Sender<Standing>,
     degradations: AtomicU64,
+    /// Bytes each second that producers may send; `u64::MAX`: as many as they like.
+    slowed_to: AtomicU64,
 }
 
 struct State {
@@ -131,6 +138,7 @@ impl Core {
                 degraded: false,
             }),
             degradations: AtomicU64::new(0),
+            slowed_to: AtomicU64::new(u64::MAX),
             written: watch::Sender::new(written),
             moved: watch::Sender::new(0),
             standing: watch::Sender::new(Standing::Fenced),
@@ -300,6 +308,11 @@ impl Core {
     /// How often this replica, as a master, came to have fewer copies than asked for and went on all the same.
     pub fn degradations(&self) -> u64 {
         self.degradations.load(Ordering::Relaxed)
+    }
+
+    /// Bytes each second that producers may send now, if they are slowed because slaves lag.
+    pub fn slowed_to(&self) -> Option<u64> {
+        Some(self.slowed_to.load(Ordering::Relaxed)).filter(|rate| *rate != u64::MAX)
     }
 
     /// Nothing degrades silently.

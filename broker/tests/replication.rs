@@ -81,6 +81,8 @@ impl Node {
             max_parked_sends: 10_000,
             slave_timeout_ms: 60_000,
             sync_flush_timeout_ms: 60_000,
+            pressure: None,
+            send_patience_ms: 200,
             divergent: DivergentLimits::default(),
         };
         let master = Config::new(Mode::Sync, Durability::Written, 2);

@@ -17,6 +17,7 @@ pub mod epochs;
 pub mod handshake;
 pub mod master;
 pub mod memory;
+pub mod pressure;
 pub mod promise;
 pub mod record;
 pub mod types;

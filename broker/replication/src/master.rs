@@ -339,6 +339,12 @@ impl Master {
         self.slaves.iter().filter_map(needs).min()
     }
 
+    /// How far the slowest slave is that is in sync and connected. None: nobody to wait for.
+    pub fn slowest_in_sync(&self) -> Option<u64> {
+        let standing = self.others().filter_map(|member| self.slaves.get(member));
+        standing.filter(|slave| slave.gone_since.is_none()).map(|slave| slave.written).min()
+    }
+
     /// The newer epoch that ended this master's reign, if one has.
     pub fn deposed_by(&self) -> Option<Epoch> {
         self.deposed_by

@@ -1,6 +1,7 @@
 //! What the log's writer is given to do, in order.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 use gantry_replication::epochs::{EpochTable, Extent};
@@ -124,14 +125,21 @@ impl Queue {
         }
     }
 
-    /// All jobs there are, waiting for one; none once the queue is closed and empty.
-    pub(super) fn take(&self) -> Option<VecDeque<Job>> {
+    /// All jobs there are, waiting for one, or for `patience` if that is bounded: then there may be none. Nothing once the queue is
+    /// closed and empty.
+    pub(super) fn take(&self, patience: Option<Duration>) -> Option<VecDeque<Job>> {
         let mut inner = self.inner.lock();
         while inner.jobs.is_empty() {
             if inner.closed {
                 return None;
             }
-            self.filled.wait(&mut inner);
+            match patience {
+                None => self.filled.wait(&mut inner),
+                Some(patience) => {
+                    self.filled.wait_for(&mut inner, patience);
+                    break;
+                }
+            }
         }
         inner.sends = 0;
         Some(std::mem::take(&mut inner.jobs))

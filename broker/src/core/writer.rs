@@ -1,10 +1,13 @@
 //! The thread that owns the log's appender and appends what clients and masters send.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
-use gantry_replication::master::Refusal;
+use gantry_replication::master::{Mode, Refusal};
+use gantry_replication::pressure::Pressure;
 use gantry_replication::{Epoch, Member};
 use gantry_store::{Append, AppendError, Appended, Appender, PhysicalOffset};
 use tracing::{error, info};
@@ -13,6 +16,7 @@ use super::Core;
 use super::acks::Waiting;
 use super::jobs::{Align, Job, Raw};
 use super::role::{Gate, OPENING, Role};
+use super::slowed::Slowed;
 use crate::fatal::Fatal;
 use crate::replica::ReplicaState;
 use crate::services::seam::{Done, SendFailure, Submission, Wait};
@@ -22,7 +26,11 @@ pub(super) fn spawn(
     appender: Appender,
     replica: ReplicaState,
 ) -> std::io::Result<thread::JoinHandle<()>> {
-    let mut writer = Writer { core, appender, replica, appends: Vec::new(), waiters: Vec::new(), results: Vec::new() };
+    let slowed = core.limits.pressure.filter(|_| core.master_config.mode == Mode::Async).map(|pressure| {
+        Slowed::new(Pressure::new(pressure), core.limits.send_patience_ms, core.limits.max_queued_sends)
+    });
+    let mut writer =
+        Writer { core, appender, replica, slowed, appends: Vec::new(), waiters: Vec::new(), results: Vec::new() };
     thread::Builder::new().name("log-writer".to_owned()).spawn(move || writer.run())
 }
 
@@ -31,6 +39,8 @@ pub(super) struct Writer {
     pub(super) appender: Appender,
     /// The one that writes the file; [`Core`] has a copy to read from.
     pub(super) replica: ReplicaState,
+    /// Lag as back-pressure, where it is on.
+    slowed: Option<Slowed>,
     // Reused from batch to batch.
     appends: Vec<Append>,
     waiters: Vec<(Wait, Done)>,
@@ -40,7 +50,10 @@ pub(super) struct Writer {
 impl Writer {
     fn run(&mut self) {
         let _fatal = Fatal("the log's writer");
-        while let Some(jobs) = self.core.queue.take() {
+        loop {
+            let patience = self.patience();
+            let Some(jobs) = self.core.queue.take(patience) else { break };
+            self.let_in_slowed();
             for job in jobs {
                 if let Job::Sends(sends) = job {
                     self.take_in(sends);
@@ -54,6 +67,29 @@ impl Writer {
         self.fail_waiting(&SendFailure::Fenced("the broker is stopping".to_owned()));
         if let Err(error) = self.close() {
             error!(error = format!("{error:#}"), "the store did not stop cleanly; it is recovered at the next start");
+        }
+    }
+
+    /// None: nobody waits for anything but jobs.
+    fn patience(&mut self) -> Option<Duration> {
+        let now = self.core.clock.now_ms();
+        self.slowed.as_mut()?.next_ms(now).map(Duration::from_millis)
+    }
+
+    /// Looks at the slaves' lag, and lets in who has waited long enough for them.
+    fn let_in_slowed(&mut self) {
+        let Some(slowed) = &mut self.slowed else { return };
+        let now = self.core.clock.now_ms();
+        let slowest = match &self.core.state.lock().role {
+            Role::Master(role) => role.master.slowest_in_sync(),
+            _ => None,
+        };
+        let limit = slowed.observe(self.core.store.watermarks().written.0, slowest, now);
+        self.core.slowed_to.store(limit.unwrap_or(u64::MAX), Ordering::Relaxed);
+        let go = slowed.release(now);
+        if !go.is_empty() {
+            self.admit_all(go);
+            self.append();
         }
     }
 
@@ -95,6 +131,13 @@ impl Writer {
 
     /// Admits sends to the batch, or answers why not.
     fn take_in(&mut self, mut sends: Vec<Submission>) {
+        if let Some(slowed) = &mut self.slowed {
+            slowed.sift(&mut sends, |send| matches!(send.done, Done::Call(_)), self.core.clock.now_ms());
+        }
+        self.admit_all(sends);
+    }
+
+    fn admit_all(&mut self, mut sends: Vec<Submission>) {
         match self.admit(&mut sends) {
             Ok(()) => {
                 for Submission { append, wait, done } in sends {
@@ -224,11 +267,12 @@ impl Writer {
         }
     }
 
-    fn fail_waiting(&self, failure: &SendFailure) {
+    fn fail_waiting(&mut self, failure: &SendFailure) {
         let (mut waiting, mut parked) = (Vec::new(), Vec::new());
+        parked.extend(self.slowed.iter_mut().flat_map(Slowed::take_all));
         if let Role::Master(role) = &mut self.core.state.lock().role {
             role.acks.take_all(failure, &mut waiting);
-            parked = role.gate.waiting().map(std::mem::take).unwrap_or_default();
+            parked.extend(role.gate.waiting().map(std::mem::take).unwrap_or_default());
         }
         fail_all(waiting, parked, failure);
     }

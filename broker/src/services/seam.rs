@@ -82,6 +82,16 @@ pub enum SendFailure {
     /// The writer's queue is full
     #[error("broker busy: {0}")]
     Busy(String),
+    /// Slaves lag, producers are slowed (`haBackPressureEnable`), and this send has waited for long enough
+    #[error(
+        "[TIMEOUT_CLEAN_QUEUE]broker busy, start flow control for a while, period in queue: {waited_ms}ms, size of queue: {waiting}"
+    )]
+    Slowed {
+        /// how long
+        waited_ms: u64,
+        /// sends that waited
+        waiting: usize,
+    },
     /// The message, or its properties, is longer than a record may be
     #[error("the message is illegal: {0}")]
     TooLarge(String),
@@ -114,6 +124,7 @@ impl SendFailure {
             Self::Busy(text) => {
                 return busy(format!("[OVERLOAD]system busy, start flow control for a while. {text}"));
             }
+            Self::Slowed { .. } => response::SYSTEM_BUSY,
             Self::TooLarge(_) => response::MESSAGE_ILLEGAL,
         };
         Refusal::new(code, self.to_string())
@@ -194,6 +205,7 @@ mod tests {
             SendFailure::InSyncShort { have: 1, need: 2 },
             SendFailure::DiskFull("99 %".into()),
             SendFailure::Busy("full".into()),
+            SendFailure::Slowed { waited_ms: 201, waiting: 7 },
             SendFailure::Store("EIO".into()),
         ];
         for failure in failures {
