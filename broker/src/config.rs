@@ -268,6 +268,9 @@ impl Keys {
         let queue_file_bytes = self.or("mappedFileSizeConsumeQueue", store.queue_file_units * 20)?;
         store.queue_file_units = queue_file_bytes / 20;
         store.max_message_bytes = self.or("maxMessageSize", store.max_message_bytes)?;
+        store.message_index = self.or("messageIndexEnable", store.message_index)?;
+        store.index_slots = self.or("maxHashSlotNum", store.index_slots)?;
+        store.index_entries = self.or("maxIndexNum", store.index_entries)?;
         store.append_crc = self.or("enabledAppendPropCRC", store.append_crc)?;
         store.checkpoint_interval = Duration::from_millis(self.or("flushConsumeQueueInterval", 1_000)?);
         Ok(store)

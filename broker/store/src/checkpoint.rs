@@ -7,8 +7,8 @@
 //! | at | bytes | field |
 //! |---|---|---|
 //! | 64 | 8 | magic `GANTRYCP` |
-//! | 72 | 4 | version, 2; 1 ended with `queues`, and the CRC in its place |
-//! | 76 | 4 | flags: 1 the store was closed cleanly, 2 `cut` holds |
+//! | 72 | 4 | version, 3; 1 and 2 knew no index |
+//! | 76 | 4 | flags: 1 the store was closed cleanly, 2 `cut` holds, 4 the index's fields hold |
 //! | 80 | 8 | `dispatched`: below it everything is flushed, and in consume queue files that were synced |
 //! | 88 | 8 | `confirmed` |
 //! | 96 | 8 | `flushed`: below it everything is on disk |
@@ -16,10 +16,12 @@
 //! | 112 | 4 | how many consume queues there are |
 //! | 116 | 8 | how many messages the queues show at `dispatched`; all bits set: unknown |
 //! | 124 | 8 | the log's oldest byte at that moment |
-//! | 132 | 4 | CRC32 of bytes 0..40 and 64..132 |
+//! | 132 | 8 | the newest index file's name; 0: there is none |
+//! | 140 | 4 | its next entry's number: those before it are on disk |
+//! | 144 | 4 | CRC32 of bytes 0..40 and 64..144 |
 //!
 //! The CRC covers Apache's part: once an Apache broker has run on the store, ours no longer holds, and the consume queues
-//! are made again from the log's beginning. So are those of a damaged or missing checkpoint, or one of version 1. A later
+//! are made again from the log's beginning. So are those of a damaged or missing checkpoint, or one of an earlier version. A later
 //! version is refused: what it says of the log may be needed.
 
 use std::io;
@@ -27,18 +29,20 @@ use std::path::Path;
 
 use crate::atomic_file;
 use crate::fs::Fs;
+use crate::index::Claim;
 
 /// Its name, under the store's root.
 pub(crate) const FILE: &str = "checkpoint";
 
 const FILE_BYTES: usize = 4096;
 const OURS: usize = 64;
-const CRC: usize = 132;
+const CRC: usize = 144;
 const MAGIC: &[u8; 8] = b"GANTRYCP";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const UNKNOWN: u64 = u64::MAX;
 const CLEAN: u32 = 1;
 const HAS_CUT: u32 = 2;
+const HAS_INDEX: u32 = 4;
 
 /// What a checkpoint says. `dispatched ≤ flushed`, `dispatched ≤ confirmed`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +57,8 @@ pub(crate) struct Checkpoint {
     pub(crate) queues: u32,
     /// `None` if unknown.
     pub(crate) visible: Option<Visible>,
+    /// What of the index is on disk: all of it up to `dispatched`. `None` from a store without one.
+    pub(crate) index: Option<Claim>,
     /// The store was closed; nothing was written since.
     pub(crate) clean: bool,
 }
@@ -69,13 +75,16 @@ pub(crate) struct Visible {
 impl Checkpoint {
     fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![0; FILE_BYTES];
+        let index = self.index.unwrap_or_default();
         let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
         put(0, &self.timestamp_ms.to_be_bytes());
         put(8, &self.timestamp_ms.to_be_bytes());
+        put(16, &index.sealed_ms.to_be_bytes());
         put(32, &self.confirmed.to_be_bytes());
         put(OURS, MAGIC);
         put(72, &VERSION.to_be_bytes());
-        let flags = if self.clean { CLEAN } else { 0 } | if self.cut.is_some() { HAS_CUT } else { 0 };
+        let flag = |is: bool, flag: u32| if is { flag } else { 0 };
+        let flags = flag(self.clean, CLEAN) | flag(self.cut.is_some(), HAS_CUT) | flag(self.index.is_some(), HAS_INDEX);
         put(76, &flags.to_be_bytes());
         put(80, &self.dispatched.to_be_bytes());
         put(88, &self.confirmed.to_be_bytes());
@@ -85,6 +94,8 @@ impl Checkpoint {
         let visible = self.visible.unwrap_or(Visible { messages: UNKNOWN, oldest: 0 });
         put(116, &visible.messages.to_be_bytes());
         put(124, &visible.oldest.to_be_bytes());
+        put(132, &index.name.to_be_bytes());
+        put(140, &index.next_entry.to_be_bytes());
         let crc = crc(&bytes);
         bytes[CRC..CRC + 4].copy_from_slice(&crc.to_be_bytes());
         bytes
@@ -107,6 +118,11 @@ impl Checkpoint {
             queues: u32_at(112)?,
             visible: Some(Visible { messages: u64_at(116)?, oldest: u64_at(124)? })
                 .filter(|visible| visible.messages != UNKNOWN),
+            index: if flags & HAS_INDEX == 0 {
+                None
+            } else {
+                Some(Claim { name: u64_at(132)?, next_entry: u32_at(140)?, sealed_ms: u64_at(16)? as i64 })
+            },
             clean: flags & CLEAN != 0,
         })
     }
@@ -169,6 +185,7 @@ mod tests {
         cut: Some(0),
         queues: 7,
         visible: Some(Visible { messages: 1234, oldest: 5 }),
+        index: Some(Claim { name: 20_231_114_221_320_123, next_entry: 9, sealed_ms: 1_700_000_000_000 }),
         clean: true,
     };
 
@@ -177,7 +194,7 @@ mod tests {
         let bytes = SOME.encode();
         assert_eq!(bytes.len(), 4096);
         assert_eq!(Checkpoint::decode(&bytes), Some(SOME));
-        let other = Checkpoint { cut: None, clean: false, visible: None, ..SOME };
+        let other = Checkpoint { cut: None, clean: false, visible: None, index: None, ..SOME };
         assert_eq!(Checkpoint::decode(&other.encode()), Some(other));
     }
 
@@ -186,13 +203,14 @@ mod tests {
         let bytes = SOME.encode();
         assert_eq!(bytes[..8], 1_700_000_000_123_u64.to_be_bytes());
         assert_eq!(bytes[8..16], 1_700_000_000_123_u64.to_be_bytes());
-        assert_eq!(bytes[16..32], [0; 16]);
+        assert_eq!(bytes[16..24], 1_700_000_000_000_u64.to_be_bytes());
+        assert_eq!(bytes[24..32], [0; 8]);
         assert_eq!(bytes[32..40], 200_u64.to_be_bytes());
     }
 
     #[test]
     fn it_no_longer_holds_after_apache_wrote_its_part_or_any_byte_changed() {
-        for at in (0..40).chain(64..136) {
+        for at in (0..40).chain(64..148) {
             let mut bytes = SOME.encode();
             bytes[at] ^= 1;
             assert_eq!(Checkpoint::decode(&bytes), None, "byte {at}");
@@ -207,8 +225,8 @@ mod tests {
     fn a_later_version_is_known_as_such() {
         let mut bytes = SOME.encode();
         assert_eq!(find(&bytes), Found::Ours(SOME));
-        bytes[75] = 3;
-        assert_eq!(find(&bytes), Found::Later(3));
+        bytes[75] = VERSION as u8 + 1;
+        assert_eq!(find(&bytes), Found::Later(VERSION + 1));
         bytes[75] = 1;
         assert!(matches!(find(&bytes), Found::Foreign { .. }));
     }

@@ -1,4 +1,4 @@
-//! The checkpointer: syncs the consume queues and writes the checkpoint, so that the next open has little to read.
+//! The checkpointer: syncs consume queues and index, and writes the checkpoint, so that the next open has little to read.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -76,11 +76,12 @@ fn still_whole(shared: &Shared) -> Result<(), Arc<StoreFailure>> {
     shared.failure().map_or(Ok(()), |failure| Err(Arc::clone(failure)))
 }
 
-/// Makes the consume queues durable up to what is dispatched by now.
+/// Makes consume queues and index durable up to what is dispatched by now.
 pub(crate) fn sync_queues(shared: &Shared, state: &mut Checkpointing) -> Result<(), Arc<StoreFailure>> {
     // First the mark, then the files: whatever is below the mark was written to one of them before.
     let (dispatched, timestamp_ms, visible) = position(shared);
     shared.queues.files.sync().map_err(|(path, error)| shared.fail("fsync", path, error))?;
+    shared.index.sync().map_err(|(path, error)| shared.fail("fsync", path, error))?;
     state.queues_synced = dispatched;
     state.timestamp_ms = timestamp_ms;
     state.visible = visible;
@@ -115,6 +116,7 @@ pub(crate) fn current(shared: &Shared, state: &Checkpointing) -> Checkpoint {
         cut: None,
         queues: shared.queues.count() as u32,
         visible: state.visible.filter(|_| all_flushed),
+        index: shared.index.claim(),
         clean: false,
     }
 }

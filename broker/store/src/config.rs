@@ -18,6 +18,12 @@ pub struct Config {
     pub segment_bytes: u64,
     /// Units of 20 bytes in a consume queue file (`mappedFileSizeConsumeQueue` / 20).
     pub queue_file_units: u32,
+    /// `messageIndexEnable`: whether messages can be found by their keys.
+    pub message_index: bool,
+    /// `maxHashSlotNum`: slots of an index file.
+    pub index_slots: u32,
+    /// `maxIndexNum`: entries of an index file, at least 2; of 20 bytes each, and as many as a file of 2 GiB holds at most.
+    pub index_entries: u32,
     /// When the log is synced to disk.
     pub flush: Flush,
     /// `maxMessageSize`: the largest body, in bytes.
@@ -67,6 +73,9 @@ impl Config {
             commit_log_directory: None,
             segment_bytes: 1 << 30,
             queue_file_units: 300_000,
+            message_index: true,
+            index_slots: 5_000_000,
+            index_entries: 20_000_000,
             flush: Flush::Async { interval_ms: 500 },
             max_message_bytes: 4 << 20,
             max_topic_bytes: 255,

@@ -1,8 +1,10 @@
-//! The dispatcher: reads the log behind the confirm offset, and gives each message its consume queue unit.
+//! The dispatcher: reads the log behind the confirm offset, and gives each message its consume queue unit and its index entries.
 //!
 //! Invariant *Visibility*: no unit of a record above `confirmed` is written. A step parses records, writes units queue
-//! by queue, makes them readable, moves `dispatched`, and tells of them. A step can be repeated: nothing of it is
+//! by queue and index entries, makes them readable, moves `dispatched`, and tells of them. A step can be repeated: nothing of it is
 //! readable before all of it is written, and a unit that is there already is passed over.
+
+mod properties;
 
 use std::collections::HashMap;
 use std::io;
@@ -12,12 +14,14 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+use self::properties::Properties;
 use crate::allocator::is_no_space;
+use crate::index::Staged;
 use crate::queues::unit::{UNIT_BYTES, Unit};
 use crate::queues::{Queue, Step, step};
 use crate::record::{self, Checked, RecordView};
 use crate::shared::Shared;
-use crate::{Damage, Dispatched, PhysicalOffset, RecoveryPhase, StoreFailure, checkpointer, properties, tags};
+use crate::{Damage, Dispatched, PhysicalOffset, RecoveryPhase, StoreFailure, checkpointer, tags};
 
 /// A step ends when it has so many records…
 const STEP_RECORDS: usize = 8192;
@@ -36,6 +40,8 @@ pub(crate) struct Dispatcher {
     pending: HashMap<(Arc<str>, u32), Pending>,
     /// The topics' names, shared by all that is told.
     last_queue: Option<Arc<Queue>>,
+    /// What this step adds to the index.
+    keys: Vec<Staged>,
 }
 
 struct Pending {
@@ -104,6 +110,7 @@ impl Dispatcher {
         self.told.clear();
         self.pending.clear();
         self.last_queue = None;
+        self.keys.clear();
         let end = self.parse(shared, from, to)?;
         if end == from {
             return Ok(false);
@@ -115,6 +122,7 @@ impl Dispatcher {
             let written = shared.queues.write(&pending.queue, pending.first, &pending.units);
             written.map_err(|error| cant_write(shared, error))?;
         }
+        shared.index.add(&self.keys, end).map_err(|error| cant_write(shared, error))?;
         for pending in self.pending.values() {
             pending.queue.publish(pending.next);
         }
@@ -164,6 +172,10 @@ impl Dispatcher {
     /// Adds a record's unit to the step.
     fn take(&mut self, shared: &Shared, record: &RecordView<'_>) -> Result<(), Stop> {
         shared.dispatched_timestamp_ms.store(record.store_timestamp_ms, Ordering::Release);
+        let properties = Properties::of(record);
+        if shared.index.is_enabled() {
+            properties.keys.stage(record, &mut self.keys);
+        }
         if !record::has_queue_offset(record.sys_flag) {
             return Ok(());
         }
@@ -172,7 +184,7 @@ impl Dispatcher {
             _ => shared.queues.get_or_add(record.topic, record.queue_id),
         };
         self.last_queue = Some(Arc::clone(&queue));
-        let tags_code = tags_code(shared, record);
+        let tags_code = tags_code(shared, record, &properties);
         let unit = Unit { physical: record.physical.0, size: record.size, tags_code };
         if self.place(shared, &queue, record.queue_offset.0, unit).map_err(|error| cant_write(shared, error))? {
             self.told.push(Dispatched {
@@ -249,13 +261,13 @@ fn cant_write(shared: &Shared, (path, error): (PathBuf, io::Error)) -> Stop {
 }
 
 /// The tag's hash; of a delayed message the time of its delivery.
-fn tags_code(shared: &Shared, record: &RecordView<'_>) -> i64 {
+fn tags_code(shared: &Shared, record: &RecordView<'_>, properties: &Properties<'_>) -> i64 {
     if record.topic == SCHEDULE_TOPIC {
-        let level = properties::get(record.properties, properties::DELAY).and_then(|level| level.parse::<usize>().ok());
+        let level = properties.delay.and_then(|level| level.parse::<usize>().ok());
         let levels = &shared.config.delay_levels_ms;
         if let Some(level) = level.filter(|level| *level > 0 && !levels.is_empty()) {
             return record.store_timestamp_ms + levels[level.min(levels.len()) - 1];
         }
     }
-    properties::get(record.properties, properties::TAGS).map_or(0, tags::tags_code)
+    properties.tags.map_or(0, tags::tags_code)
 }

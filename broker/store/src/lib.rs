@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `commitlog/<20 digits>` | segments, named by their first byte's offset, each allocated whole before use |
 //! | `consumequeue/<topic>/<queue>/<20 digits>` | 20-byte units that point into the log |
+//! | `index/<yyyyMMddHHmmssSSS>` | where messages with a key lie (module `index`) |
 //! | `checkpoint` | RocketMQ's 40 bytes, and ours behind byte 64 (module `checkpoint`) |
 //! | `abort` | there while the store is open: found at start, the last stop was unclean |
 //! | `queuenumbers` | which numbers queues go on with of which nothing is left (module `queue_numbers`) |
@@ -26,6 +27,7 @@ mod dispatcher;
 mod error;
 mod events;
 mod flusher;
+mod index;
 mod marks;
 mod message;
 mod offset;
@@ -56,7 +58,7 @@ pub use events::{Dispatched, Events};
 pub use message::{Append, Appended, NewMessage, Truncated};
 pub use offset::{PhysicalOffset, QueueOffset};
 pub use queue_numbers::QueueNumber;
-pub use read::{Boundary, QueueInfo, QueueRange, ReadLimits, ReadLog, ReadQueue, ReadStatus};
+pub use read::{Boundary, Query, QueryResult, QueueInfo, QueueRange, ReadLimits, ReadLog, ReadQueue, ReadStatus};
 pub use recovery::{RecoveryPhase, RecoveryProgress, RecoverySnapshot};
 pub use retention::{DeleteWhen, Disk, NotHours, Retention};
 pub use store::{Store, Watermarks, open, open_by_hand, open_on};

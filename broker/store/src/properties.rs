@@ -10,6 +10,10 @@ pub const MAX_BYTES: usize = 32_767 - 1 - crate::record::CRC_PROPERTY_BYTES;
 
 /// The key under which a message's tag is kept.
 pub const TAGS: &str = "TAGS";
+/// The key of the client's own message id.
+pub const UNIQUE_KEY: &str = "UNIQ_KEY";
+/// The key under which the words are kept that a message can be found by, with spaces between them.
+pub const KEYS: &str = "KEYS";
 /// The key of a message's delay level.
 pub const DELAY: &str = "DELAY";
 

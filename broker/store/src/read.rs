@@ -71,6 +71,32 @@ pub struct ReadQueue {
     pub max: QueueOffset,
 }
 
+/// Which messages [`Store::query`](crate::Store::query) looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Query<'a> {
+    /// Their topic.
+    pub topic: &'a str,
+    /// Their key.
+    pub key: &'a str,
+    /// At most so many: the newest.
+    pub max_count: usize,
+    /// Stored at this time or later, ms since 1970…
+    pub begin_ms: i64,
+    /// …and at this time or before.
+    pub end_ms: i64,
+}
+
+/// What a query by key found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryResult {
+    /// Whole records as they lie in the log, the newest first.
+    pub records: Vec<Bytes>,
+    /// When the last message of the index was stored, ms since 1970; 0 while it is empty.
+    pub newest_ms: i64,
+    /// Where it lies.
+    pub newest_physical: PhysicalOffset,
+}
+
 /// Which message a timestamp stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Boundary {

@@ -10,8 +10,8 @@
 //! 4. Everything behind the end is made zeros, or removed, and synced. What was read and not known to be flushed is
 //!    written once more before it is synced: if a write-back of the former process had failed, its pages are marked
 //!    clean and a sync alone would not write them.
-//! 5. Consume queue units from `dispatched` on are taken away. The dispatcher makes them again, with checkpoints in between
-//!    while that takes long.
+//! 5. Consume queue units and index entries from `dispatched` on are taken away. The dispatcher makes them again, with
+//!    checkpoints in between while that takes long.
 //!
 //! What comes of each kind of damage is a table in `docs/file-format.md`, with its test in `tests/store/recovery.rs`
 //! and `tests/store/damage.rs`.
@@ -46,6 +46,7 @@ pub(crate) use self::segments::{clear_behind, open_segments};
 use crate::checkpoint::{self, Checkpoint, Found, Visible};
 use crate::commit_log::segment_path;
 use crate::fs::{Fs, OpenMode};
+use crate::index::{self, Index};
 use crate::queue_numbers::{self, QueueNumber};
 use crate::queue_offsets::QueueOffsets;
 use crate::queues::files::QueueFiles;
@@ -64,6 +65,7 @@ pub(crate) const CUT_FILE: &str = "commitlog.cut";
 pub(crate) struct Recovered {
     pub(crate) segments: Vec<Arc<Segment>>,
     pub(crate) queues: Queues,
+    pub(crate) index: Index,
     pub(crate) queue_offsets: QueueOffsets,
     pub(crate) marks: Watermarks,
     pub(crate) checkpoint: Checkpoint,
@@ -115,7 +117,8 @@ impl Opening<'_> {
         let oldest = segments.first().map_or(0, |first| first.base);
         self.refuse_missing_end(&segments)?;
         let numbers = read_numbers(&**self.fs, root)?;
-        let (mut scan, queues, stopped) = self.read(oldest, &segments, &numbers, resume)?;
+        let index = self.index(oldest, &segments)?;
+        let (mut scan, queues, stopped) = self.read(oldest, &segments, (&numbers, index.next()), resume)?;
         self.refuse_damage(&segments, &scan, stopped.as_ref())?;
         if let Some(damage) = stopped.filter(|damage| damage.reason != Reason::Zeros) {
             tracing::warn!(%damage, "the log's tail is torn, and cut here");
@@ -145,6 +148,7 @@ impl Opening<'_> {
             cut: None,
             queues: queues.count() as u32,
             visible: Some(Visible { messages: queues.visible(), oldest }),
+            index: index.claim(),
             clean: false,
         };
         // What was zeroed in the queues is durable before anything is claimed again.
@@ -152,7 +156,18 @@ impl Opening<'_> {
         Resume::forget(&**self.fs, root).map_err(io_error("unlink", &root.join(resume::FILE)))?;
         checkpoint::write(&**self.fs, root, &checkpoint)
             .map_err(io_error("replacement", &root.join(checkpoint::FILE)))?;
-        Ok(Recovered { segments, queues, queue_offsets, marks, checkpoint })
+        Ok(Recovered { segments, queues, index, queue_offsets, marks, checkpoint })
+    }
+
+    fn index(&self, oldest: u64, segments: &[Arc<Segment>]) -> Result<Index, OpenError> {
+        let end = segments.last().map_or(oldest, |last| last.end());
+        let known = self.known.filter(|known| (oldest..=end).contains(&known.dispatched));
+        let known = known.map(|known| index::Known {
+            dispatched: known.dispatched,
+            claim: known.index,
+            clean: self.clean_stop,
+        });
+        Index::open(self.fs, self.config, known, oldest).map_err(|(path, error)| io_error("opening", &path)(error))
     }
 
     /// Opens the consume queues and reads the log from where they hold. If the log shows that they lack something, they are
@@ -161,10 +176,10 @@ impl Opening<'_> {
         &'a self,
         oldest: u64,
         segments: &'a [Arc<Segment>],
-        numbers: &[QueueNumber],
+        (numbers, indexed): (&[QueueNumber], u64),
         mut resume: Option<Resume>,
     ) -> Result<(LogScan<'a>, Queues, Option<Damage>), OpenError> {
-        let (mut from, mut queues) = self.queues(oldest, segments, numbers)?;
+        let (mut from, mut queues) = self.queues(oldest, segments, numbers, indexed)?;
         loop {
             let mut scan = self.scan(segments, from, &queues, resume.take());
             let stopped = scan.run()?;
@@ -215,13 +230,17 @@ impl Opening<'_> {
         oldest: u64,
         segments: &[Arc<Segment>],
         numbers: &[QueueNumber],
+        indexed: u64,
     ) -> Result<(u64, Queues), OpenError> {
         let end = segments.last().map_or(oldest, |last| last.end());
         if let Some(known) = self.known.filter(|known| (oldest..=end).contains(&known.dispatched)) {
             let queues = self.new_queues();
-            let bounds = recover::Bounds { dispatched: known.dispatched, clean: self.clean_stop, segments };
+            // Where the index ends sooner all goes on from there.
+            let dispatched = known.dispatched.min(indexed);
+            let known = Checkpoint { visible: known.visible.filter(|_| dispatched == known.dispatched), ..known };
+            let bounds = recover::Bounds { dispatched, clean: self.clean_stop, segments };
             match recover(&queues, &**self.fs, bounds) {
-                Ok(()) if is_all(&queues, numbers, &known, oldest) => return Ok((known.dispatched, queues)),
+                Ok(()) if is_all(&queues, numbers, &known, oldest) => return Ok((dispatched, queues)),
                 Ok(()) => tracing::warn!(
                     found = queues.count(),
                     expected = known.queues,

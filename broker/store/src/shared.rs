@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use crate::allocator::{self, Allocator};
 use crate::commit_log::CommitLog;
 use crate::fs::Fs;
+use crate::index::Index;
 use crate::marks::Marks;
 use crate::queues::Queues;
 use crate::{Config, Events, NoSpace, StoreFailure, retention};
@@ -23,6 +24,7 @@ pub(crate) struct Shared {
     pub(crate) marks: Marks,
     pub(crate) log: CommitLog,
     pub(crate) queues: Queues,
+    pub(crate) index: Index,
     pub(crate) allocator: Allocator,
     /// Held while the log is written; `true` once the store is closed.
     pub(crate) closed: Mutex<bool>,

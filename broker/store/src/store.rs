@@ -1,6 +1,7 @@
 //! The store as others see it: readers and watermarks.
 
 mod open;
+mod query;
 mod read_cold;
 mod read_log;
 mod read_queue;
@@ -16,8 +17,8 @@ pub use self::open::{open, open_by_hand, open_on};
 use crate::queues::Queue;
 use crate::shared::Shared;
 use crate::{
-    Boundary, Disk, PhysicalOffset, QueueInfo, QueueNumber, QueueOffset, QueueRange, ReadError, ReadLimits, ReadLog,
-    ReadQueue, StoreFailure, queue_numbers, retention,
+    Boundary, Disk, PhysicalOffset, Query, QueryResult, QueueInfo, QueueNumber, QueueOffset, QueueRange, ReadError,
+    ReadLimits, ReadLog, ReadQueue, StoreFailure, queue_numbers, retention,
 };
 
 /// How far the log is, at one moment. `flushed ≤ written`, and `dispatched ≤ confirmed ≤ written`.
@@ -165,6 +166,12 @@ impl Store {
     /// When the queue's oldest message was stored, ms since 1970; `None` if it has none.
     pub fn earliest_store_time(&self, topic: &str, queue_id: u32) -> Result<Option<i64>, ReadError> {
         self.store_time_of(topic, queue_id, self.queue_range(topic, queue_id).min)
+    }
+
+    /// Messages that have a key: their unique one, or a word of their KEYS. RocketMQ's `queryMessage`. Reads the log wherever they
+    /// lie, so it may take as long as the disk does.
+    pub fn query(&self, query: &Query<'_>) -> Result<QueryResult, ReadError> {
+        query::query(self.shared(), query)
     }
 
     /// The whole record that begins at `physical`, if there is one and it is dispatched (visible).

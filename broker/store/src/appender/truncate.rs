@@ -97,8 +97,9 @@ impl Appender {
         }
         shared.marks.lower(to);
         shared.retention.turn_back(to);
+        shared.index.cut(to).map_err(|(path, error)| shared.fail("write", path, error))?;
         cut_segments(shared, to, written)?;
-        checkpointer::write(shared, state, Checkpoint { cut: None, ..intent })
+        checkpointer::write(shared, state, Checkpoint { cut: None, index: shared.index.claim(), ..intent })
     }
 
     /// Gives back the queue numbers of all records in `[to, written)`; answers whose they were.
@@ -151,7 +152,15 @@ impl Appender {
         let state = &mut *still.checkpointing;
         state.queues_synced = 0;
         state.visible = None;
-        let nothing = Checkpoint { dispatched: 0, confirmed: 0, flushed: 0, queues: 0, visible: None, ..state.written };
+        let nothing = Checkpoint {
+            dispatched: 0,
+            confirmed: 0,
+            flushed: 0,
+            queues: 0,
+            visible: None,
+            index: None,
+            ..state.written
+        };
         checkpointer::write(shared, state, nothing).map_err(Stop::Failed)?;
 
         for segment in shared.log.split_off(0) {
@@ -162,6 +171,7 @@ impl Appender {
         let synced = shared.fs.sync_dir(&directory);
         synced.map_err(|error| Stop::Failed(shared.fail("fsync", directory, error)))?;
         shared.queues.clear().map_err(|(path, error)| Stop::Failed(shared.fail("removal", path, error)))?;
+        shared.index.clear(at).map_err(|(path, error)| Stop::Failed(shared.fail("removal", path, error)))?;
         self.queue_offsets.clear();
         shared.marks.reset(0);
         shared.retention.turn_back(0);
@@ -173,7 +183,7 @@ impl Appender {
         shared.marks.reset(at);
         shared.log.push(segment);
         state.queues_synced = at;
-        let empty = Checkpoint { dispatched: at, confirmed: at, flushed: at, ..nothing };
+        let empty = Checkpoint { dispatched: at, confirmed: at, flushed: at, index: shared.index.claim(), ..nothing };
         checkpointer::write(shared, state, empty).map_err(Stop::Failed)
     }
 }

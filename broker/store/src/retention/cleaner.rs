@@ -4,7 +4,7 @@
 //!    Before that a file says which numbers those queues go on with of which nothing is left ([`crate::queue_numbers`]).
 //! 2. Queues' minima follow.
 //! 3. The files are unlinked one by one, the oldest first, each durably before the next: a crash leaves a log without gaps.
-//! 4. Consume queue files that hold nothing any more are removed.
+//! 4. Consume queue files and index files that hold nothing any more are removed.
 //!
 //! A segment that somebody reads keeps its space until its last reader is done: unlinking takes the name only.
 
@@ -73,6 +73,18 @@ pub(crate) fn round(shared: &Shared) {
     }
     if deleted > 0 {
         queues::remove_files(shared);
+        remove_index_files(shared, &doomed);
+    }
+}
+
+/// A segment that isn't unlinked for good comes back with the next start, and is to be found by key then.
+fn remove_index_files(shared: &Shared, doomed: &Doomed) {
+    if shared.is_stopping() {
+        return;
+    }
+    let oldest = doomed.named.front().map_or_else(|| shared.log.oldest(), |segment| segment.base);
+    if let Err((path, error)) = shared.index.delete_before(oldest) {
+        tracing::warn!(%error, path = %path.display(), "can't delete an index file");
     }
 }
 

@@ -15,6 +15,7 @@ use crate::allocator::Allocator;
 use crate::checkpoint::Checkpoint;
 use crate::commit_log::CommitLog;
 use crate::fs::{Fs, RealFs};
+use crate::index::Layout;
 use crate::marks::Marks;
 use crate::record::MAX_TOPIC_BYTES;
 use crate::recovery::{self, ABORT_FILE, Recovered, io_error};
@@ -85,6 +86,7 @@ fn leave_clean(shared: &Shared) -> Result<(), Arc<StoreFailure>> {
     flusher::flush(shared)?;
     let mut state = shared.checkpointing.lock();
     checkpointer::sync_queues(shared, &mut state)?;
+    shared.index.seal().map_err(|(path, error)| shared.fail("fsync", path, error))?;
     let checkpoint = Checkpoint { clean: true, ..checkpointer::current(shared, &state) };
     checkpointer::write(shared, &mut state, checkpoint)?;
     let path = shared.root().join(ABORT_FILE);
@@ -102,6 +104,13 @@ fn check(config: &Config) -> Result<(), OpenError> {
     }
     if config.queue_file_units == 0 || config.queue_file_units > i32::MAX as u32 / 20 {
         return refuse(format!("mappedFileSizeConsumeQueue must hold 1 to {} units of 20 bytes", i32::MAX / 20));
+    }
+    let index = Layout { slots: config.index_slots, entries: config.index_entries };
+    if index.slots == 0 || index.entries < 2 || index.file_bytes() > i32::MAX as u64 {
+        let Layout { slots, entries } = index;
+        return refuse(format!(
+            "maxHashSlotNum={slots}, maxIndexNum={entries}: at least 1 and 2, and an index file of at most 2 GiB (4 bytes a slot, 20 an entry)"
+        ));
     }
     if !(1..=MAX_TOPIC_BYTES).contains(&config.max_topic_bytes) {
         return refuse(format!("topics can have 1 to {MAX_TOPIC_BYTES} bytes, not {}", config.max_topic_bytes));
@@ -147,6 +156,7 @@ fn assemble(
         marks,
         log,
         queues: recovered.queues,
+        index: recovered.index,
         closed: Mutex::new(false),
         flushing: Mutex::new(()),
         dispatching: Mutex::new(()),

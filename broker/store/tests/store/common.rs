@@ -1,6 +1,7 @@
 //! What the store's tests share.
 #![allow(unreachable_pub, reason = "a test program exports nothing")]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use gantry_store::fs::Fs;
 use gantry_store::record::{self, RecordView};
 use gantry_store::{
     Append, AppendError, Appended, Appender, Clock, Config, Dispatched, Events, Flush, NewMessage, OpenError,
-    PhysicalOffset, QueueOffset, ReadLimits, ReadLog, ReadQueue, ReadStatus, Store, StoreFailure, open, open_on,
+    PhysicalOffset, Query, QueueOffset, ReadLimits, ReadLog, ReadQueue, ReadStatus, Store, StoreFailure, open, open_on,
 };
 use parking_lot::{Condvar, Mutex};
 use tempfile::TempDir;
@@ -81,6 +82,9 @@ pub fn config(root: &Path) -> Config {
     Config {
         segment_bytes: SEGMENT_BYTES,
         queue_file_units: 16,
+        // So small that messages fill several files, and slots hold several entries.
+        index_slots: 7,
+        index_entries: 20,
         flush: Flush::Sync,
         checkpoint_interval: Duration::from_millis(5),
         max_open_queue_files: 3,
@@ -132,11 +136,45 @@ impl Opened {
         self.append(&[message(topic, queue_id, body).into()]).remove(0).unwrap()
     }
 
-    /// Confirms all that is written, and waits until it can be read.
+    /// Confirms all that is written, and waits until it can be read, and found by key.
     pub fn confirm_all(&self) {
+        self.dispatch_all();
+        self.assert_all_are_found_by_key();
+    }
+
+    /// Confirms all that is written, and waits until it can be read.
+    pub fn dispatch_all(&self) {
         let written = self.store.watermarks().written;
         self.store.confirm(written);
         wait_until("dispatch", || self.store.watermarks().dispatched == written);
+    }
+
+    /// Every visible message has the key `k`, unless a test gave it others, and must be found by it; nothing else must.
+    pub fn assert_all_are_found_by_key(&self) {
+        let mut expected = BTreeMap::<String, Vec<PhysicalOffset>>::new();
+        let mut from = self.store.min_offset();
+        while let ReadLog::Bytes { bytes, next } = self.store.read_log(from, 0).unwrap() {
+            let record = record::decode(&bytes).ok().filter(|record| record.properties.ends_with(b"KEYS\x01k\x02"));
+            if let Some(record) = record.filter(|_| next <= self.store.watermarks().dispatched) {
+                expected.entry(record.topic.to_owned()).or_default().insert(0, from);
+            }
+            from = next;
+        }
+        for (topic, mut expected) in expected {
+            let mut found = self.find(&topic, "k");
+            // Retention may be deleting meanwhile.
+            let oldest = self.store.min_offset();
+            expected.retain(|at| *at >= oldest);
+            found.retain(|at| *at >= oldest);
+            assert_eq!(found, expected, "messages of {topic}, by key");
+        }
+    }
+
+    /// Where messages with a key lie, the newest first.
+    pub fn find(&self, topic: &str, key: &str) -> Vec<PhysicalOffset> {
+        let query = Query { topic, key, max_count: usize::MAX, begin_ms: 0, end_ms: i64::MAX };
+        let found = self.store.query(&query).unwrap().records;
+        found.iter().map(|bytes| decode(bytes).physical).collect()
     }
 
     pub fn wait_flushed(&self) {

@@ -233,12 +233,12 @@ fn damage_above_what_was_flushed_is_a_torn_tail() {
 fn a_checkpoint_of_a_later_version_is_refused_by_name_and_everything_left_as_it_is() {
     let directory = tempfile::tempdir().unwrap();
     let all = stopped(directory.path(), true);
-    write_at(directory.path(), "checkpoint", 75, &[3]);
+    write_at(directory.path(), "checkpoint", 75, &[4]);
     let Err(error) = try_open(config(directory.path())) else { panic!("opened") };
-    assert!(matches!(error, OpenError::Later { version: 3, .. }), "{error}");
-    assert!(error.to_string().contains("/checkpoint has version 3"), "{error}");
+    assert!(matches!(error, OpenError::Later { version: 4, .. }), "{error}");
+    assert!(error.to_string().contains("/checkpoint has version 4"), "{error}");
     assert!(!directory.path().join("abort").exists(), "nothing was begun");
-    write_at(directory.path(), "checkpoint", 75, &[2]);
+    write_at(directory.path(), "checkpoint", 75, &[3]);
     let opened = open_in(directory.path());
     assert_eq!(opened.consume("T", 0), all);
     opened.close();
@@ -315,7 +315,8 @@ fn whatever_happens_to_a_file_a_start_finds_everything_or_names_the_place_and_co
     for number in 0..120_u32 {
         let (topic, queue, body) =
             (["T", "U"][number as usize % 2], number % 3, vec![number as u8; 300 + number as usize]);
-        all.push((topic, queue, opened.put(topic, queue, &body).first_queue_offset, body));
+        let appended = opened.put(topic, queue, &body);
+        all.push((topic, queue, appended.first_queue_offset, body, appended.physical));
     }
     opened.confirm_all();
     let end = opened.store.watermarks().written;
@@ -345,11 +346,14 @@ fn whatever_happens_to_a_file_a_start_finds_everything_or_names_the_place_and_co
             }
         };
         assert_eq!(opened.store.watermarks().written, end, "{what}: all of it was flushed");
-        opened.confirm_all();
+        opened.dispatch_all();
+        let by_key = opened.find("T", "k");
+        let known = by_key.iter().all(|at| all.iter().any(|(topic, .., place)| *topic == "T" && place == at));
+        assert!(known, "{what}: found by key at {by_key:?}");
         // The oldest segment's loss can't be told from its having been deleted as too old: what it had is below the minimum.
         let lost_head = file.ends_with("00000000000000000000") && file.starts_with("commitlog");
         let one = ReadLimits { max_count: 1, max_bytes: usize::MAX };
-        for (topic, queue, number, body) in &all {
+        for (topic, queue, number, body, _) in &all {
             if lost_head && *number < opened.store.queue_range(topic, *queue).min {
                 continue;
             }

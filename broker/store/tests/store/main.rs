@@ -15,6 +15,8 @@ mod faults;
 #[cfg(test)]
 mod hook_fs;
 #[cfg(test)]
+mod index;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod replicas;

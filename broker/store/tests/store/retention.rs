@@ -135,12 +135,14 @@ fn the_segment_that_is_written_to_stays_and_an_administrator_need_not_wait_for_t
     let directory = tempfile::tempdir().unwrap();
     let mut kept = kept(directory.path(), a_day());
     kept.put(30);
+    assert!(count(&directory.path().join("index")) > 1);
     kept.release();
     kept.pass(1_000 * HOUR_MS);
     kept.after_some_rounds();
     kept.opened.put("T", 0, b"its own time is not what counts");
     kept.opened.store.delete_expired();
     wait_until("all but the last segment are gone", || kept.oldest() == kept.active());
+    wait_until("index files went, too, but the newest", || count(&directory.path().join("index")) == 1);
     kept.after_some_rounds();
     assert_eq!(kept.oldest(), kept.active());
     kept.opened.put("T", 0, b"life goes on");

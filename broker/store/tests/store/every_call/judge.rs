@@ -56,6 +56,7 @@ pub(super) fn check(driven: &Driven, model: &mut Model) -> Result<(), Stopped> {
 }
 
 fn check_queues(driven: &Driven, model: &Model) {
+    driven.opened.assert_all_are_found_by_key();
     for queue in 0..QUEUES {
         let expected: Vec<_> = model.log.iter().filter(|message| message.queue == queue).collect();
         let expected: Vec<_> = expected.into_iter().map(|message| (message.number, message.body.clone())).collect();
