@@ -4,7 +4,8 @@
 //! - *Ack*: the confirm offset passes an offset only when every member of the effective set has it in this epoch, the set has at
 //!   least `min_in_sync` members, and the master is neither fenced nor deposed at that very moment.
 //! - *Shrink*: a member leaves the set that is counted only after the record says so. *Grow*: a member is counted from the moment
-//!   it is considered, must have acknowledged everything confirmed, and only then the record is asked to say so.
+//!   it is considered, must have acknowledged everything confirmed and everything that the log held when the epoch began
+//!   (masters before may have confirmed it), and only then the record is asked to say so.
 //! - *Visibility*: consumers see nothing above the confirm offset, so it never goes back in an epoch.
 //!
 //! One more rule follows from the first: with `onShortage: Refuse` the set is never shrunk below `min_in_sync`. Nothing could be
@@ -162,6 +163,8 @@ pub struct Master {
     written: u64,
     flushed: u64,
     confirmed: u64,
+    /// The log's end when the epoch began. Masters before may have acknowledged all of it, whatever this one knows of that.
+    inherited: u64,
     elector_heard: Millis,
     deposed_by: Option<Epoch>,
 }
@@ -184,6 +187,7 @@ impl Master {
             written: log.written,
             flushed: log.flushed,
             confirmed: log.confirmed,
+            inherited: log.written,
             elector_heard: now,
             deposed_by: None,
             config,
@@ -459,9 +463,9 @@ impl Master {
     }
 
     fn consider_joins(&mut self, now: Millis) {
-        let confirmed = self.confirmed;
+        let entry = self.entry_mark();
         for (member, slave) in &self.slaves {
-            let lag = confirmed.saturating_sub(slave.has(self.config.durability));
+            let lag = entry.saturating_sub(slave.has(self.config.durability));
             let fit = slave.gone_since.is_none()
                 && now.saturating_sub(slave.heard) <= self.config.silence_ms
                 && lag <= self.config.join_lag_bytes;
@@ -469,11 +473,16 @@ impl Master {
         }
     }
 
-    /// Those considered that have acknowledged all that is confirmed.
+    /// What a slave must have before it joins: everything that may have been acknowledged, in this epoch or before it.
+    fn entry_mark(&self) -> u64 {
+        self.confirmed.max(self.inherited)
+    }
+
+    /// Those considered that have acknowledged all that may have been acknowledged to anybody.
     fn joined(&self) -> BTreeSet<Member> {
-        let has_all = |member: &&Member| {
-            self.slaves.get(*member).is_some_and(|slave| slave.has(self.config.durability) >= self.confirmed)
-        };
+        let entry = self.entry_mark();
+        let has_all =
+            |member: &&Member| self.slaves.get(*member).is_some_and(|slave| slave.has(self.config.durability) >= entry);
         self.membership.considered().filter(has_all).cloned().collect()
     }
 }

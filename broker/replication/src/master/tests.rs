@@ -104,6 +104,19 @@ fn a_joining_slave_is_counted_before_the_record_is_asked() {
 }
 
 #[test]
+fn a_joining_slave_needs_all_that_the_log_held_when_the_epoch_began() {
+    // The master before has acknowledged up to 100; this one knows of 60.
+    let ends = LogEnds { written: 100, flushed: 100, confirmed: 60 };
+    let config = Config::new(Mode::Sync, Durability::Written, 2);
+    let mut master = Master::open(config, member(0), &record(1, 1, &[0, 1]), ends, 0);
+    master.connected(&member(2), 80, 1);
+    ack(&mut master, 2, 80, 1);
+    assert_eq!(master.tick(2), None, "r2 has all of the 60, and may lack what was acknowledged");
+    ack(&mut master, 2, 100, 3);
+    assert_eq!(master.tick(4).map(|alter| alter.in_sync), Some(record(1, 1, &[0, 1, 2]).in_sync));
+}
+
+#[test]
 fn an_unanswered_request_is_repeated_until_its_fate_is_known() {
     let mut master = master(&[0, 1], Durability::Written);
     master.connected(&member(2), 0, 0);
