@@ -134,7 +134,8 @@ impl Membership {
         if wanted == self.recorded && self.outstanding.is_none() {
             return None;
         }
-        self.unresolved.extend(wanted.difference(&self.recorded).cloned());
+        // All of them, those too that are recorded now: an earlier request may be granted only to let one go, and then this one.
+        self.unresolved.extend(wanted.iter().cloned());
         self.last_id += 1;
         self.outstanding = Some((self.last_id, now));
         Some(Alter { id: self.last_id, epoch, in_sync: wanted })

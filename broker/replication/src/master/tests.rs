@@ -134,6 +134,24 @@ fn an_unanswered_request_is_repeated_until_its_fate_is_known() {
 }
 
 #[test]
+fn a_member_that_a_late_grant_drops_and_a_later_request_names_is_counted_all_the_while() {
+    let mut master = master(&[0, 1], Durability::Written);
+    master.config.min_in_sync = 1;
+    master.disconnected(&member(1), 0);
+    let without = master.tick(600).expect("r1 is gone");
+    assert!(master.connected(&member(1), 0, 700));
+    let with = master.tick(1_700).expect("r1 is back, and the first request's fate is not known");
+    assert_eq!(with.in_sync, record(1, 1, &[0, 1]).in_sync);
+    master.altered(without.id, &record(1, 2, &[0]), 1_710);
+    master.local(10, 0);
+    assert_eq!(master.confirm(1_720), 0, "the second request may be granted any moment");
+    master.altered(with.id, &record(1, 3, &[0, 1]), 1_730);
+    assert_eq!(master.confirm(1_730), 0);
+    ack(&mut master, 1, 10, 1_740);
+    assert_eq!(master.confirm(1_740), 10);
+}
+
+#[test]
 fn an_older_record_heard_late_changes_nothing() {
     let mut master = master(&[0, 1], Durability::Written);
     master.recorded(&record(1, 5, &[0, 1, 2]), 1);
