@@ -511,7 +511,9 @@ impl Elector {
         self.writing = Some((record, purpose));
     }
 
-    /// Masters' wishes, one compare-and-set at a time. A void wish is answered with the record as it stands.
+    /// Masters' wishes, one compare-and-set at a time. One that changes nothing is written all the same: its answer tells the master
+    /// that no earlier wish will be granted any more, and an earlier one may be on its way to the record still, written by an
+    /// elector that is no more or whose answer was lost. Only a write that goes before it makes it void.
     fn grant_wishes(&mut self) {
         while let Some((session, wish, ticket)) = self.wishes.front().cloned() {
             let Some(record) = self.record().cloned() else {
@@ -521,8 +523,9 @@ impl Elector {
             let from_master = self.sessions.get(&session) == Some(&record.master.name);
             let sound = wish.in_sync.contains(&record.master)
                 && wish.in_sync.iter().all(|member| self.config.replicas.contains(&member.name));
-            if from_master && sound && wish.epoch == record.epoch && wish.in_sync != record.in_sync {
-                let record = GroupRecord { in_sync: wish.in_sync, revision: record.revision + 1, ..record };
+            if from_master && wish.epoch == record.epoch {
+                let in_sync = if sound { wish.in_sync } else { record.in_sync };
+                let record = GroupRecord { in_sync, revision: record.revision + 1, ..record };
                 self.compare_and_set(record, Purpose::Alter { ticket });
                 return;
             }

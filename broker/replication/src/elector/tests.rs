@@ -441,6 +441,19 @@ fn a_member_that_got_back_what_a_crash_took_needs_no_new_session_to_be_elected()
 }
 
 #[test]
+fn a_wish_that_changes_nothing_is_written_all_the_same() {
+    let mut rig = Rig::steady(Mode::Sync);
+    let before = rig.record();
+    let session = rig.fake("r0").session.unwrap();
+    let wish = AlterInSync { epoch: before.epoch, in_sync: before.in_sync.clone() };
+    // An elector that is no more may have a write on its way, over the version that this one read.
+    rig.event(Event::Alter { session, wish, ticket: 1 });
+    assert_eq!(rig.answered.len(), 1);
+    assert_eq!(rig.record(), GroupRecord { revision: before.revision + 1, ..before });
+    assert_eq!(rig.answered[0], rig.record());
+}
+
+#[test]
 fn a_switchover_parks_moves_and_tells_how_long_it_took() {
     let mut rig = Rig::steady(Mode::Sync);
     rig.event(Event::Switchover { to: "r2".to_owned(), ticket: 5 });
