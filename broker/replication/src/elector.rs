@@ -100,8 +100,15 @@ pub enum Event {
         /// Who.
         hello: Box<Hello>,
     },
-    /// A broker reported, by itself or in answer to a probe or directive.
+    /// A broker reported, by itself or in answer to a directive.
     Reported {
+        /// Its session.
+        session: SessionId,
+        /// Its state.
+        report: Report,
+    },
+    /// A broker answered a probe: it lived when the probe reached it. A mere report may have been on its way for long.
+    Answered {
         /// Its session.
         session: SessionId,
         /// Its state.
@@ -368,7 +375,8 @@ impl Elector {
             Event::Read(recorded) => self.read(recorded),
             Event::Set(outcome) => self.set(outcome, now),
             Event::Joined { session, hello } => self.joined(session, *hello, now),
-            Event::Reported { session, report } => self.reported(session, report, now),
+            Event::Reported { session, report } => self.reported(session, report, false, now),
+            Event::Answered { session, report } => self.reported(session, report, true, now),
             Event::Left { session } => self.left(session, now),
             Event::Died { name } => {
                 if let Some(seat) = self.seats.get_mut(&name) {
@@ -460,10 +468,10 @@ impl Elector {
         self.actions.push(Action::Tell(notice));
     }
 
-    fn reported(&mut self, session: SessionId, report: Report, now: Millis) {
+    fn reported(&mut self, session: SessionId, report: Report, probed: bool, now: Millis) {
         let Some(name) = self.sessions.get(&session).cloned() else { return };
         if let Some(seat) = self.seats.get_mut(&name) {
-            seat.reported(report, now);
+            if probed { seat.answered(report, now) } else { seat.reported(report, now) }
         }
         self.tell_cut(&name);
     }

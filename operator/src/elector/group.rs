@@ -38,6 +38,7 @@ const WRITE_RETRY: Duration = Duration::from_millis(500);
 pub(super) enum Input {
     Joined { session: SessionId, hello: Box<Hello>, connection: Arc<Connection>, ticket: Ticket },
     Reported { session: SessionId, report: Report, ticket: Option<Ticket> },
+    Answered { session: SessionId, report: Report },
     Left { session: SessionId },
     Died { name: String },
     Alter { session: SessionId, wish: AlterInSync, ticket: Ticket },
@@ -119,6 +120,7 @@ impl<S: RecordStore> Task<S> {
                     self.reply_heard(ticket);
                 }
             }
+            Input::Answered { session, report } => self.handle(Event::Answered { session, report }).await,
             Input::Left { session } => {
                 self.connections.remove(&session);
                 self.wishes.retain(|_, (from, _)| *from != session);
@@ -288,7 +290,12 @@ fn answered(inputs: &UnboundedSender<Input>, session: SessionId, code: i32, answ
     };
     match report {
         Ok(report) => {
-            inputs.send(Input::Reported { session, report, ticket: None }).ok();
+            let input = if code == PROBE {
+                Input::Answered { session, report }
+            } else {
+                Input::Reported { session, report, ticket: None }
+            };
+            inputs.send(input).ok();
         }
         Err(error) => warn!(session, request_code = code, %error, "a broker's answer is no report"),
     }

@@ -47,6 +47,10 @@ impl Seat {
     pub(super) fn reported(&mut self, report: Report, now: Millis) {
         self.report = report;
         self.heard_at = now;
+    }
+
+    pub(super) fn answered(&mut self, report: Report, now: Millis) {
+        self.reported(report, now);
         if self.probed_at.take().is_some() {
             self.answered_at = Some(now);
         }

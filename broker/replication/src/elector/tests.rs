@@ -123,7 +123,7 @@ impl Rig {
             Action::Probe { session } => {
                 let fake = self.replicas.values().find(|fake| fake.session == Some(session) && fake.answers);
                 return fake
-                    .map(|fake| Event::Reported { session, report: fake.hello.report.clone() })
+                    .map(|fake| Event::Answered { session, report: fake.hello.report.clone() })
                     .into_iter()
                     .collect();
             }
@@ -451,6 +451,20 @@ fn a_wish_that_changes_nothing_is_written_all_the_same() {
     assert_eq!(rig.answered.len(), 1);
     assert_eq!(rig.record(), GroupRecord { revision: before.revision + 1, ..before });
     assert_eq!(rig.answered[0], rig.record());
+}
+
+#[test]
+fn a_report_that_was_long_on_its_way_is_no_answer_to_a_probe() {
+    let mut rig = Rig::steady(Mode::Sync);
+    rig.fake("r1").answers = false;
+    rig.kill("r0");
+    let (session, report) = (rig.fake("r1").session.unwrap(), rig.fake("r1").hello.report.clone());
+    for _late in 0..10 {
+        rig.event(Event::Reported { session, report: report.clone() });
+        rig.pass(100);
+    }
+    rig.pass(3_000);
+    assert_eq!((rig.record().master.name.as_str(), names(&rig.record())), ("r2", vec!["r2"]), "r1 may be long dead");
 }
 
 #[test]
