@@ -560,7 +560,7 @@ impl Elector {
         for (name, seat) in &mut self.seats {
             let Some(session) = seat.session else { continue };
             let directive = if seat.hello.member == record.master {
-                if seat.report.promised >= record.epoch {
+                if seat.report.promised >= record.epoch || seat.lost_since_elected(self.promoting) {
                     continue;
                 }
                 Directive::Master { record: record.clone() }

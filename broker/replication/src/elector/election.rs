@@ -119,6 +119,9 @@ impl Elector {
             return Some(Trouble { since: seat.heard_at, kind: Kind::KnownDead });
         }
         if seat.report.promised < record.epoch {
+            if seat.lost_since_elected(self.promoting) {
+                return Some(Trouble { since: seat.joined_at, kind: Kind::KnownDead });
+            }
             // It hasn't accepted its election yet; it is being told.
             let since = self.promoting.map_or(seat.joined_at, |(since, _)| since.max(seat.joined_at));
             let overdue = now.saturating_sub(since) > self.config.promote_ms;

@@ -73,6 +73,12 @@ impl Seat {
         self.left(self.left_at.unwrap_or(now));
     }
 
+    /// It was made master by the record, and then came back with a torn log: what it was elected for it may have no more. Known by the
+    /// session: `promoting` has that of the election, if this elector made it.
+    pub(super) fn lost_since_elected(&self, promoting: Option<(Millis, Option<SessionId>)>) -> bool {
+        !self.report.intact && promoting.is_none_or(|(_, session)| session != self.session)
+    }
+
     /// Must `directive` be sent (again)? Notes that it is, if so.
     pub(super) fn needs(&mut self, directive: &Directive, now: Millis, repeat_ms: Millis) -> bool {
         let due = match &self.told {

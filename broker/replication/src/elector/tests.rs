@@ -468,6 +468,25 @@ fn a_report_that_was_long_on_its_way_is_no_answer_to_a_probe() {
 }
 
 #[test]
+fn a_candidate_that_lost_its_tail_before_it_could_serve_is_elected_anew_or_not_at_all() {
+    let mut rig = Rig::steady(Mode::Sync);
+    rig.fake("r0").obeys = false;
+    rig.fake("r1").obeys = false;
+    rig.kill("r0");
+    rig.pass(1_000);
+    assert_eq!(rig.record().master.name, "r1");
+    let elected = rig.record().epoch;
+    // The machine goes down before the directive is carried out, and takes unflushed messages with it.
+    rig.kill("r1");
+    rig.fake("r1").hello.report.intact = false;
+    rig.fake("r1").hello.report.max_offset = 90;
+    rig.fake("r1").obeys = true;
+    rig.join("r1");
+    rig.pass(3_000);
+    assert_eq!((rig.record().master.name.as_str(), rig.record().epoch > elected), ("r2", true));
+}
+
+#[test]
 fn a_switchover_parks_moves_and_tells_how_long_it_took() {
     let mut rig = Rig::steady(Mode::Sync);
     rig.event(Event::Switchover { to: "r2".to_owned(), ticket: 5 });
