@@ -3,7 +3,8 @@
 //! Invariants kept here:
 //! - *Election*: only a member of the record's in-sync set becomes master; an unclean election is never automatic.
 //! - *Epoch*: each new master's epoch is max(record, every reachable replica's promise) + 1. A record below what a replica has
-//!   promised was restored from the past: nobody is elected from it until every replica of the group has answered.
+//!   promised was restored from the past, and its set proves nothing: when every replica of the group has answered, the one that
+//!   serves by the newest promise, or else has the newest log, becomes master.
 //!
 //! *Unknown is not down.* A master whose session is silent is replaced only when no in-sync slave hears it either; if slaves hear
 //! it, it is the elector that is cut off. A process that is known dead needs no such evidence.
@@ -61,6 +62,8 @@ pub struct Config {
     pub switchover_ms: Millis,
     /// A directive that shows no effect is repeated after this long.
     pub repeat_ms: Millis,
+    /// The record is read again this often: another elector may have written it, or somebody may have restored a backup.
+    pub reread_ms: Millis,
 }
 
 impl Config {
@@ -79,6 +82,7 @@ impl Config {
             promote_ms: 3_000,
             switchover_ms: 5_000,
             repeat_ms: 500,
+            reread_ms: 10_000,
         }
     }
 }
@@ -308,6 +312,10 @@ pub struct Elector {
     /// The record as last read or written by this elector; none while it is unknown.
     recorded: Option<Recorded>,
     reading: bool,
+    /// When the record was read last.
+    read_at: Millis,
+    /// What is being read may be older than what was written meanwhile.
+    read_is_old: bool,
     writing: Option<(GroupRecord, Purpose)>,
     seats: BTreeMap<String, Seat>,
     sessions: BTreeMap<SessionId, String>,
@@ -332,6 +340,8 @@ impl Elector {
             config,
             recorded: None,
             reading: false,
+            read_at: now,
+            read_is_old: false,
             writing: None,
             seats: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -372,7 +382,7 @@ impl Elector {
     /// Takes an event in and gives what follows from it.
     pub fn handle(&mut self, now: Millis, event: Event) -> Vec<Action> {
         match event {
-            Event::Read(recorded) => self.read(recorded),
+            Event::Read(recorded) => self.read(recorded, now),
             Event::Set(outcome) => self.set(outcome, now),
             Event::Joined { session, hello } => self.joined(session, *hello, now),
             Event::Reported { session, report } => self.reported(session, report, false, now),
@@ -397,8 +407,12 @@ impl Elector {
         std::mem::take(&mut self.actions)
     }
 
-    fn read(&mut self, recorded: Recorded) {
+    fn read(&mut self, recorded: Recorded, now: Millis) {
         self.reading = false;
+        self.read_at = now;
+        if std::mem::take(&mut self.read_is_old) && self.recorded.is_some() {
+            return;
+        }
         self.recorded = Some(recorded);
     }
 
@@ -491,6 +505,9 @@ impl Elector {
             }
             return;
         }
+        if self.writing.is_none() && self.reads_again(now) {
+            return;
+        }
         if self.writing.is_none() {
             self.grant_wishes();
         }
@@ -503,12 +520,25 @@ impl Elector {
         self.direct(now);
     }
 
+    /// The record is looked at every so often. A promise above its epoch is a reason to look at once, and to decide nothing before:
+    /// another elector has written since this one read, or the record was restored from the past.
+    fn reads_again(&mut self, now: Millis) -> bool {
+        let epoch = self.record().map_or(Epoch(0), |record| record.epoch);
+        let behind = self.newer_promise(epoch).is_some();
+        let due = if behind { self.config.repeat_ms } else { self.config.reread_ms };
+        if !self.reading && now.saturating_sub(self.read_at) >= due {
+            self.reading = true;
+            self.actions.push(Action::Read);
+        }
+        self.reading && behind
+    }
+
     fn compare_and_set(&mut self, record: GroupRecord, purpose: Purpose) {
         assert_eq!(record.flaw(), None, "an elector must not write {record:?}");
         let Some(recorded) = &self.recorded else { return };
         if let (Purpose::Elect { .. }, Some(old)) = (&purpose, &recorded.record) {
             assert!(
-                old.in_sync.contains(&record.master),
+                old.in_sync.contains(&record.master) || self.newer_promise(old.epoch).is_some(),
                 "invariant Election: {} is not in {:?}",
                 record.master,
                 old.in_sync
@@ -517,6 +547,7 @@ impl Elector {
         }
         self.actions.push(Action::CompareAndSet { expected: recorded.version.clone(), record: record.clone() });
         self.writing = Some((record, purpose));
+        self.read_is_old = self.reading;
     }
 
     /// Masters' wishes, one compare-and-set at a time. One that changes nothing is written all the same: its answer tells the master
@@ -552,6 +583,10 @@ impl Elector {
     /// Tells every replica what it should be, as long as it isn't.
     fn direct(&mut self, now: Millis) {
         let Some(record) = self.record().cloned() else { return };
+        if self.newer_promise(record.epoch).is_some() {
+            // Nobody takes up again what is past.
+            return;
+        }
         self.publish_if_serving(&record, now);
         self.tell_degraded();
         let master = self.seats.get(&record.master.name).filter(|seat| seat.hello.member == record.master);

@@ -24,6 +24,8 @@ enum Kind {
     DataPlaneDead,
     /// Nothing is heard of it.
     Silent,
+    /// The record itself is what is wrong: a replica has promised a newer epoch.
+    PastRecord,
 }
 
 impl Kind {
@@ -32,6 +34,7 @@ impl Kind {
             Self::KnownDead => "failover (the master's process ended)",
             Self::DataPlaneDead => "failover (the master's disk or writer is stuck)",
             Self::Silent => "failover (the master is silent and no in-sync slave hears it)",
+            Self::PastRecord => "new epoch (the group record was restored from the past)",
         }
     }
 }
@@ -51,8 +54,10 @@ impl Elector {
             self.told = None;
             self.seats.values_mut().for_each(|seat| (seat.probed_at, seat.answered_at) = (None, None));
         }
-        if let Some(trouble) = self.trouble {
-            self.replace_master(&record, trouble, now);
+        match self.trouble {
+            Some(trouble) if trouble.kind == Kind::PastRecord => self.recover(&record, trouble, now),
+            Some(trouble) => self.replace_master(&record, trouble, now),
+            None => {}
         }
     }
 
@@ -61,16 +66,56 @@ impl Elector {
         self.reachable().map(|seat| seat.report.promised).fold(record.epoch, Epoch::max).next()
     }
 
+    /// A replica that has promised an epoch after this one.
+    pub(super) fn newer_promise(&self, epoch: Epoch) -> Option<&Seat> {
+        self.reachable().find(|seat| seat.report.promised > epoch)
+    }
+
+    /// The replicas without a session.
+    fn absent(&self) -> Vec<String> {
+        let is_absent = |name: &&String| self.seats.get(*name).is_none_or(|seat| seat.session.is_none());
+        self.config.replicas.iter().filter(is_absent).cloned().collect()
+    }
+
+    /// A record from the past names a set of the past. Whoever holds the newest log of all replicas holds everything that was
+    /// acknowledged, so all must be there; and a master that serves goes on, since it may be acknowledging at this moment.
+    /// The others join its set as they acknowledge.
+    fn recover(&mut self, record: &GroupRecord, trouble: Trouble, now: Millis) {
+        let Some(witness) = self.newer_promise(record.epoch) else { return };
+        let found = format!(
+            "the record is of epoch {}, but {} has promised epoch {}: the record is from the past",
+            record.epoch, witness.hello.member, witness.report.promised
+        );
+        let absent = self.absent();
+        if !absent.is_empty() {
+            return self.tell(Notice::Stuck(format!("{found}, and {} did not answer yet", absent.join(", "))));
+        }
+        let rank = |seat: &&Seat| {
+            let serves = (seat.report.role == Role::Master).then_some(seat.report.promised);
+            (serves, seat.report.last_epoch, seat.report.max_offset, seat.hello.priority)
+        };
+        let seats = self.reachable().filter(|seat| self.config.replicas.contains(&seat.hello.member.name));
+        let Some(best) = seats.max_by_key(rank) else { return };
+        let (master, epoch) = (best.hello.member.clone(), self.next_epoch(record));
+        let notice = Notice::Elected {
+            from: record.master.clone(),
+            to: master.clone(),
+            epoch,
+            cause: trouble.kind.cause(),
+            decision_ms: now.saturating_sub(trouble.since),
+        };
+        let in_sync = BTreeSet::from([master.clone()]);
+        let record = GroupRecord { epoch, revision: record.revision + 1, master, in_sync };
+        self.compare_and_set(record, Purpose::Elect { notice });
+    }
+
     fn reachable(&self) -> impl Iterator<Item = &Seat> {
         self.seats.values().filter(|seat| seat.session.is_some())
     }
 
     /// The first master: when every replica has joined and none has any history that this could contradict.
     fn bootstrap(&mut self) {
-        let absent: Vec<_> = (self.config.replicas.iter())
-            .filter(|name| self.seats.get(*name).is_none_or(|seat| seat.session.is_none()))
-            .cloned()
-            .collect();
+        let absent = self.absent();
         if !absent.is_empty() {
             return self.tell(Notice::Stuck(format!("the group is new and waits for {}", absent.join(", "))));
         }
@@ -108,6 +153,9 @@ impl Elector {
         let silent_since = |since: Millis| {
             (now.saturating_sub(since) > self.config.silence_ms).then_some(Trouble { since, kind: Kind::Silent })
         };
+        if self.newer_promise(record.epoch).is_some() {
+            return Some(Trouble { since: now, kind: Kind::PastRecord });
+        }
         let Some(seat) = self.seats.get(&record.master.name) else { return silent_since(self.started) };
         if let Some(since) = seat.died_at {
             return Some(Trouble { since, kind: Kind::KnownDead });
@@ -230,16 +278,6 @@ impl Elector {
             return Err(format!(
                 "none of the in-sync members ({silent}) answers, and no other has every acknowledged message"
             ));
-        }
-        if let Some(seat) = self.reachable().find(|seat| seat.report.promised > record.epoch) {
-            let all =
-                self.config.replicas.iter().all(|name| self.seats.get(name).is_some_and(|seat| seat.session.is_some()));
-            if !all {
-                return Err(format!(
-                    "the record is of epoch {}, but {} has promised epoch {}: the record is from the past, and not all replicas have answered",
-                    record.epoch, seat.hello.member, seat.report.promised
-                ));
-            }
         }
         let mut fit: Vec<&Seat> = answered.iter().copied().filter(|seat| seat.report.intact).collect();
         if fit.is_empty() {

@@ -441,16 +441,22 @@ fn a_member_that_got_back_what_a_crash_took_needs_no_new_session_to_be_elected()
 }
 
 #[test]
-fn a_wish_that_changes_nothing_is_written_all_the_same() {
+fn a_candidate_that_lost_its_tail_before_it_could_serve_is_elected_anew_or_not_at_all() {
     let mut rig = Rig::steady(Mode::Sync);
-    let before = rig.record();
-    let session = rig.fake("r0").session.unwrap();
-    let wish = AlterInSync { epoch: before.epoch, in_sync: before.in_sync.clone() };
-    // An elector that is no more may have a write on its way, over the version that this one read.
-    rig.event(Event::Alter { session, wish, ticket: 1 });
-    assert_eq!(rig.answered.len(), 1);
-    assert_eq!(rig.record(), GroupRecord { revision: before.revision + 1, ..before });
-    assert_eq!(rig.answered[0], rig.record());
+    rig.fake("r0").obeys = false;
+    rig.fake("r1").obeys = false;
+    rig.kill("r0");
+    rig.pass(1_000);
+    assert_eq!(rig.record().master.name, "r1");
+    let elected = rig.record().epoch;
+    // The machine goes down before the directive is carried out, and takes unflushed messages with it.
+    rig.kill("r1");
+    rig.fake("r1").hello.report.intact = false;
+    rig.fake("r1").hello.report.max_offset = 90;
+    rig.fake("r1").obeys = true;
+    rig.join("r1");
+    rig.pass(3_000);
+    assert_eq!((rig.record().master.name.as_str(), rig.record().epoch > elected), ("r2", true));
 }
 
 #[test]
@@ -468,22 +474,39 @@ fn a_report_that_was_long_on_its_way_is_no_answer_to_a_probe() {
 }
 
 #[test]
-fn a_candidate_that_lost_its_tail_before_it_could_serve_is_elected_anew_or_not_at_all() {
+fn a_wish_that_changes_nothing_is_written_all_the_same() {
     let mut rig = Rig::steady(Mode::Sync);
-    rig.fake("r0").obeys = false;
-    rig.fake("r1").obeys = false;
-    rig.kill("r0");
-    rig.pass(1_000);
-    assert_eq!(rig.record().master.name, "r1");
-    let elected = rig.record().epoch;
-    // The machine goes down before the directive is carried out, and takes unflushed messages with it.
-    rig.kill("r1");
-    rig.fake("r1").hello.report.intact = false;
-    rig.fake("r1").hello.report.max_offset = 90;
-    rig.fake("r1").obeys = true;
-    rig.join("r1");
-    rig.pass(3_000);
-    assert_eq!((rig.record().master.name.as_str(), rig.record().epoch > elected), ("r2", true));
+    let before = rig.record();
+    let session = rig.fake("r0").session.unwrap();
+    let wish = AlterInSync { epoch: before.epoch, in_sync: before.in_sync.clone() };
+    // An elector that is no more may have a write on its way, over the version that this one read.
+    rig.event(Event::Alter { session, wish, ticket: 1 });
+    assert_eq!(rig.answered.len(), 1);
+    assert_eq!(rig.record(), GroupRecord { revision: before.revision + 1, ..before });
+    assert_eq!(rig.answered[0], rig.record());
+}
+
+#[test]
+fn a_record_that_another_elector_wrote_is_seen() {
+    let mut rig = Rig::steady(Mode::Sync);
+    let newer = GroupRecord { revision: 7, in_sync: BTreeSet::from([rig.record().master]), ..rig.record() };
+    rig.register = (Some(newer.clone()), rig.register.1 + 1);
+    rig.pass(11_000);
+    assert_eq!(rig.elector.record(), Some(&newer));
+}
+
+#[test]
+fn over_a_record_from_the_past_a_serving_master_goes_on_in_a_new_epoch() {
+    let mut rig = Rig::steady(Mode::Sync);
+    let old = rig.record();
+    rig.event(Event::Switchover { to: "r2".to_owned(), ticket: 5 });
+    rig.pass(100);
+    // r1 happens to have reported a longer log than the master's last report.
+    rig.fake("r1").hello.report.max_offset = 130;
+    rig.register = (Some(old), rig.register.1 + 1);
+    rig.pass(15_000);
+    assert_eq!((rig.record().master.name.as_str(), rig.record().epoch), ("r2", Epoch(3)));
+    assert_eq!(names(&rig.record()), ["r2"], "the others join as they acknowledge");
 }
 
 #[test]
