@@ -1,0 +1,191 @@
+//! The session with the elector. `broker/src/agent.rs`.
+
+use std::collections::BTreeSet;
+
+use gantry_replication::wire::{AlterInSync, Directive, Hello, REPORT_INTERVAL_MS};
+use gantry_replication::{Epoch, GroupRecord, Member, Millis};
+
+use super::{Job, Process};
+use crate::env::Env;
+use crate::net::{ConnId, Msg, Node};
+use crate::planted::Planted;
+use crate::register::names;
+
+/// How far it is with an elector.
+#[derive(Debug)]
+pub(super) struct Agent {
+    /// Which of the electors is tried.
+    elector: usize,
+    conn: Option<ConnId>,
+    opened: bool,
+    /// A request that waits for its answer, since when; a wish with its epoch and number.
+    waiting: Option<(Option<(Epoch, u64)>, Millis)>,
+    next: Millis,
+    back_off: Millis,
+    /// Something is worth reporting before its time.
+    pub(super) news: bool,
+    /// Only with a planted bug.
+    pub(super) early_wish: Option<AlterInSync>,
+}
+
+impl Agent {
+    pub(super) fn new(elector: usize) -> Self {
+        Self { elector, conn: None, opened: false, waiting: None, next: 0, back_off: 0, news: false, early_wish: None }
+    }
+}
+
+impl Process {
+    /// Looks at the clock: opens a session, reports, wishes, gives up an elector that has hung.
+    pub(super) fn talk(&mut self, env: &mut Env) {
+        let now = self.now(env);
+        let Some(conn) = self.agent.conn else {
+            if now >= self.agent.next {
+                self.open_session(env);
+            }
+            return;
+        };
+        if let Some((_, since)) = &self.agent.waiting {
+            if now.saturating_sub(*since) > env.setup.ms(2_000) {
+                env.close(conn, self.node);
+                self.elector_lost(conn, env);
+            }
+            return;
+        }
+        if let Some(wish) = self.agent.early_wish.take() {
+            self.agent.waiting = Some((None, now));
+            env.send(conn, self.node, Msg::Alter(wish));
+        } else if let Some(alter) = self.alter.take() {
+            self.agent.waiting = Some((Some((alter.epoch, alter.id)), now));
+            env.note(|| {
+                format!(
+                    "r{} wishes {} {:?}",
+                    self.node,
+                    alter.id,
+                    alter.in_sync.iter().map(|member| &member.name).collect::<Vec<_>>()
+                )
+            });
+            env.send(conn, self.node, Msg::Alter(AlterInSync { epoch: alter.epoch, in_sync: alter.in_sync }));
+        } else if now >= self.agent.next || self.agent.news {
+            self.agent.news = false;
+            self.agent.waiting = Some((None, now));
+            let report = self.report(env);
+            env.send(conn, self.node, Msg::Report(report));
+        }
+    }
+
+    fn open_session(&mut self, env: &mut Env) {
+        let now = self.now(env);
+        self.agent.elector = (self.agent.elector + 1) % env.setup.electors;
+        let elector = env.setup.replicas + self.agent.elector;
+        let conn = env.connect(self.node, elector);
+        let hello = Hello {
+            group: "g".to_owned(),
+            token: String::new(),
+            member: self.member.clone(),
+            client_address: self.node.to_string(),
+            ha_address: self.node.to_string(),
+            pid: 1,
+            priority: 0,
+            zone: None,
+            report: self.report(env),
+        };
+        env.note(|| format!("r{} says hello to elector {elector} by {conn}", self.node));
+        env.send(conn, self.node, Msg::Hello(Box::new(hello)));
+        self.agent.conn = Some(conn);
+        self.agent.opened = false;
+        self.agent.waiting = Some((None, now));
+    }
+
+    /// Something from the elector.
+    pub(super) fn ordered(&mut self, conn: ConnId, msg: Msg, env: &mut Env) {
+        if self.agent.conn != Some(conn) {
+            return;
+        }
+        let now = self.now(env);
+        match msg {
+            Msg::Heard(record) => {
+                if !self.agent.opened {
+                    // A wish made to an elector that is gone is void; the master makes it again.
+                    (self.agent.opened, self.alter) = (true, None);
+                }
+                self.agent.waiting = None;
+                self.agent.next = now + env.setup.ms(REPORT_INTERVAL_MS);
+                if let Some(record) = record {
+                    self.settle(env, |master, now| master.recorded(&record, now));
+                }
+            }
+            Msg::Altered(record) => {
+                if let Some((wish, _)) = self.agent.waiting.take() {
+                    self.wish_answered(wish, &record, env);
+                }
+            }
+            Msg::Probe => {
+                let report = self.report(env);
+                env.send(conn, self.node, Msg::Answer(report));
+            }
+            Msg::Directive(directive) => self.obey(conn, directive, env),
+            _ => {}
+        }
+    }
+
+    fn wish_answered(&mut self, wish: Option<(Epoch, u64)>, record: &GroupRecord, env: &mut Env) {
+        let Some((epoch, id)) = wish else { return };
+        env.note(|| format!("r{} hears of wish {id}: {} {:?}", self.node, record.revision, names(record)));
+        self.settle(env, |master, now| {
+            if master.epoch() == epoch {
+                master.altered(id, record, now);
+            }
+        });
+    }
+
+    fn obey(&mut self, conn: ConnId, directive: Directive, env: &mut Env) {
+        match directive {
+            Directive::Master { record } => self.push(Job::BecomeMaster(conn, record), env),
+            Directive::Slave { record, ha_address } => {
+                let master: Option<Node> = ha_address.and_then(|address| address.parse().ok());
+                self.push(Job::BecomeSlave(conn, record, master), env);
+            }
+            Directive::Park { epoch, to } => {
+                self.push(Job::Park(epoch, to), env);
+                self.tell_done(conn, env);
+            }
+            Directive::Unpark { epoch } => {
+                self.push(Job::Unpark(epoch), env);
+                self.tell_done(conn, env);
+            }
+        }
+    }
+
+    pub(super) fn tell_done(&self, conn: ConnId, env: &mut Env) {
+        let report = self.report(env);
+        env.send(conn, self.node, Msg::Obeyed(report));
+    }
+
+    /// The session is gone: after a while the next elector is tried. What was asked stays open.
+    pub(super) fn elector_lost(&mut self, conn: ConnId, env: &mut Env) {
+        if self.agent.conn != Some(conn) {
+            return;
+        }
+        env.note(|| format!("r{} lost its session {conn}", self.node));
+        let now = self.now(env);
+        if let Some((Some((epoch, id)), _)) = self.agent.waiting.take()
+            && env.is_planted(Planted::LostAnswerIsNo)
+        {
+            self.settle(env, |master, now| {
+                if master.epoch() == epoch {
+                    let record =
+                        GroupRecord { epoch, revision: 0, master: master_of(master), in_sync: BTreeSet::new() };
+                    master.altered(id, &record, now);
+                }
+            });
+        }
+        self.agent.conn = None;
+        self.agent.back_off =
+            if self.agent.opened { 20 } else { (self.agent.back_off * 2).clamp(20, env.setup.ms(1_000).max(20)) };
+        self.agent.next = now + env.rng.u64(self.agent.back_off / 2..=self.agent.back_off);
+    }
+}
+
+fn master_of(master: &gantry_replication::master::Master) -> Member {
+    master.in_sync().iter().next().cloned().unwrap_or_else(|| Member::new("nobody", gantry_replication::StoreId(0)))
+}
