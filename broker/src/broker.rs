@@ -18,14 +18,15 @@ use tracing::{error, info, warn};
 
 use crate::agent::{Agent, Identity};
 use crate::clock::Clock;
-use crate::config::BrokerConfig;
+use crate::config::{BrokerConfig, BrokerRole};
 use crate::core::{Core, Job, Limits, Standing};
 use crate::fatal::Fatal;
-use crate::ha::{Follower, HaServer};
+use crate::ha::{Follower, HaServer, classic};
 use crate::heartbeat;
-use crate::registration::{self, Registrant};
+use crate::registration::{self, NamedMaster, Registrant};
 use crate::replica::ReplicaState;
 use crate::services::{Log, Services};
+use crate::slave::Slave;
 
 /// How often the core looks at the clock.
 const TICK: Duration = Duration::from_millis(50);
@@ -88,9 +89,11 @@ impl Broker {
         let failed = bridge.failed.subscribe();
         let tasks = JoinSet::new();
         let mut broker = Self { core, services, server, ha, _follower: follower, tasks, writer, failed };
-        broker.spawn_tasks(&config, &store, &bridge);
-        if config.electors.is_empty() {
-            broker.stand_alone().await?;
+        let named_master = broker.spawn_tasks(&config, &store, &bridge);
+        match config.role {
+            _ if !config.electors.is_empty() => {}
+            BrokerRole::Slave => broker.follow_by_name(&config, named_master).await?,
+            BrokerRole::AsyncMaster | BrokerRole::SyncMaster => broker.stand_alone().await?,
         }
         info!(
             replica = config.replica, clients = %broker.server.local_addr(), ha = %broker.ha.local_addr(),
@@ -99,7 +102,13 @@ impl Broker {
         Ok(broker)
     }
 
-    fn spawn_tasks(&mut self, config: &BrokerConfig, store: &Store, bridge: &Arc<Bridge>) {
+    /// Answers whom the name servers name master.
+    fn spawn_tasks(
+        &mut self,
+        config: &BrokerConfig,
+        store: &Store,
+        bridge: &Arc<Bridge>,
+    ) -> watch::Receiver<Option<NamedMaster>> {
         let (alter, alters) = mpsc::channel(1);
         self.tasks.spawn(tick(Arc::clone(&self.core), alter, config.services.store_host));
         self.tasks.spawn(follow_standing(
@@ -121,9 +130,18 @@ impl Broker {
         };
         let period = Duration::from_millis(config.register_ms);
         let (core, services) = (Arc::clone(&self.core), Arc::clone(&self.services));
-        self.tasks.spawn(registration::run(registrant, config.name_servers.clone(), period, core, services));
+        let named_master = watch::Sender::new(None);
+        let naming = named_master.subscribe();
+        self.tasks.spawn(registration::run(
+            registrant,
+            config.name_servers.clone(),
+            period,
+            core,
+            services,
+            named_master,
+        ));
         if config.electors.is_empty() {
-            return;
+            return naming;
         }
         let identity = Identity {
             electors: config.electors.clone(),
@@ -136,6 +154,28 @@ impl Broker {
         };
         let agent = Agent::new(Arc::clone(&self.core), Arc::clone(&self.services), identity);
         self.tasks.spawn(agent.run(alters));
+        naming
+    }
+
+    /// With nobody to ask but the name servers, this broker follows whom they name.
+    async fn follow_by_name(
+        &mut self,
+        config: &BrokerConfig,
+        naming: watch::Receiver<Option<NamedMaster>>,
+    ) -> Result<()> {
+        if config.name_servers.is_empty() {
+            bail!("brokerRole=SLAVE needs a name server (namesrvAddr), which says who its master is");
+        }
+        let settings = classic::Settings {
+            heartbeat: config.ha.heartbeat,
+            housekeeping: config.ha.housekeeping,
+            ack_flushed: config.master.durability == Durability::Flushed,
+        };
+        let (core, services) = (Arc::clone(&self.core), Arc::clone(&self.services));
+        let slave = Slave::new(core, services, config.ha_master.clone(), settings);
+        slave.wait_for_master().await?;
+        self.tasks.spawn(slave.run(naming));
+        Ok(())
     }
 
     /// With nobody to ask, this broker is its whole group.

@@ -19,6 +19,17 @@ use crate::services::ServicesConfig;
 /// Half of what an HA frame may hold: a segment's blank end is as long as what didn't fit, and records are longer than bodies.
 const MAX_HA_BATCH_BYTES: usize = 8 << 20;
 
+/// `brokerRole`, which counts where no elector says who is master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BrokerRole {
+    /// `ASYNC_MASTER`: stands alone.
+    AsyncMaster,
+    /// `SYNC_MASTER`
+    SyncMaster,
+    /// `SLAVE`: follows the broker of the same name that registers as master.
+    Slave,
+}
+
 /// What a broker is told. Times in milliseconds, sizes in bytes.
 #[derive(Clone, Debug)]
 pub struct BrokerConfig {
@@ -36,8 +47,12 @@ pub struct BrokerConfig {
     pub name_servers: Vec<String>,
     /// `gantryReplica`: this replica's name in its group; `<brokerName>-0` by default.
     pub replica: String,
-    /// `gantryElectors`: where to report, `;` between them. None: this broker is alone, and master.
+    /// `gantryElectors`: where to report, `;` between them. None: `brokerRole` says what this broker is.
     pub electors: Vec<String>,
+    /// `brokerRole`: an elector, where there is one, overrules it.
+    pub role: BrokerRole,
+    /// `haMasterAddress`: where a slave without an elector fetches the log; by default what the name server says.
+    pub ha_master: Option<String>,
     /// `gantryAdvertisedMaster`: the address under which the group's master registers, whichever broker it is.
     pub advertised_master: Option<SocketAddr>,
     /// `gantryPriority`: preference among equals in an election, higher is better.
@@ -104,6 +119,8 @@ impl BrokerConfig {
             name_servers: keys.list("namesrvAddr"),
             replica: keys.or("gantryReplica", format!("{name}-0"))?,
             electors: keys.list("gantryElectors"),
+            role: keys.role()?,
+            ha_master: keys.optional("haMasterAddress")?,
             advertised_master: keys.optional("gantryAdvertisedMaster")?,
             priority: keys.or("gantryPriority", 0)?,
             zone: keys.optional("gantryZone")?,
@@ -125,12 +142,15 @@ impl BrokerConfig {
     }
 
     fn finish(mut self, mut keys: Keys) -> Result<Self> {
-        let role = keys.choice("brokerRole", &["ASYNC_MASTER", "SYNC_MASTER", "SLAVE"])?;
-        if self.electors.is_empty() && role != "ASYNC_MASTER" {
-            bail!(
-                "brokerRole={role} needs an elector (gantryElectors) to say who is master: run the group with \
+        match self.role {
+            _ if !self.electors.is_empty() => {}
+            BrokerRole::AsyncMaster => {}
+            BrokerRole::SyncMaster => bail!(
+                "brokerRole=SYNC_MASTER needs an elector (gantryElectors) to say who is master: run the group with \
                  `gantry-operator local up`, or set brokerRole=ASYNC_MASTER for a broker that stands alone"
-            );
+            ),
+            BrokerRole::Slave if self.broker_id > 0 => {}
+            BrokerRole::Slave => bail!("brokerRole=SLAVE needs a brokerId above 0, not {}", self.broker_id),
         }
         let (batch, message) = (self.ha.batch_bytes, self.store.max_message_bytes as usize);
         if batch > MAX_HA_BATCH_BYTES || message > MAX_HA_BATCH_BYTES {
@@ -173,6 +193,15 @@ impl Keys {
             bail!("{key}={value}: expected one of {}", choices.join(", "));
         }
         Ok(value)
+    }
+
+    fn role(&mut self) -> Result<BrokerRole> {
+        let role = self.choice("brokerRole", &["ASYNC_MASTER", "SYNC_MASTER", "SLAVE"])?;
+        Ok(match role.as_str() {
+            "SLAVE" => BrokerRole::Slave,
+            "SYNC_MASTER" => BrokerRole::SyncMaster,
+            _ => BrokerRole::AsyncMaster,
+        })
     }
 
     fn list(&mut self, key: &str) -> Vec<String> {
@@ -337,10 +366,11 @@ mod tests {
 
     #[test]
     fn a_role_that_would_not_be_kept_is_refused() {
-        for role in ["SYNC_MASTER", "SLAVE"] {
-            let said = format!("{:#}", parse(&format!("brokerRole={role}")).unwrap_err());
-            assert!(said.contains("needs an elector"), "{said}");
-        }
+        let said = format!("{:#}", parse("brokerRole=SYNC_MASTER").unwrap_err());
+        assert!(said.contains("needs an elector"), "{said}");
+        let said = format!("{:#}", parse("brokerRole=SLAVE").unwrap_err());
+        assert!(said.contains("brokerId above 0"), "{said}");
+        assert_eq!(parse("brokerRole=SLAVE\nbrokerId=1").unwrap().role, BrokerRole::Slave);
         assert!(parse("brokerRole=SLAVE\ngantryElectors=127.0.0.1:1").is_ok());
     }
 

@@ -5,6 +5,7 @@
 
 mod beginning;
 mod cold;
+pub(crate) mod classic;
 mod follower;
 mod frame;
 mod link;

@@ -12,3 +12,4 @@ pub mod nameserver;
 pub mod registration;
 pub mod replica;
 pub mod services;
+pub mod slave;

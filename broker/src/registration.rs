@@ -9,8 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use gantry_remoting::body::register_broker::RegisterBrokerBody;
 use gantry_remoting::code::{request, response};
-use gantry_remoting::headers::route::RegisterBroker;
+use gantry_remoting::headers::route::{RegisterBroker, RegisterBrokerResponse};
 use gantry_remoting::{Client, Command, Limits};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -44,22 +45,41 @@ pub struct Registrant {
     pub ha_address: String,
 }
 
-/// Registers with each of `name_servers`: at each change of role or topics, and every `period`. Runs until it is dropped.
+/// The master of this broker's name, as a name server tells its slaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedMaster {
+    /// Where clients reach it.
+    pub address: String,
+    /// Where slaves do.
+    pub ha_address: String,
+}
+
+/// Registers with each of `name_servers`: at each change of role or topics, and every `period`. Tells a slave who its master is by
+/// `master`; a name server that knows none changes nothing. Runs until it is dropped.
 pub async fn run(
     registrant: Registrant,
     name_servers: Vec<String>,
     period: Duration,
     core: Arc<Core>,
     services: Arc<Services>,
+    master: watch::Sender<Option<NamedMaster>>,
 ) {
     let mut tasks = JoinSet::new();
     for name_server in name_servers {
-        tasks.spawn(keep(registrant.clone(), name_server, period, Arc::clone(&core), Arc::clone(&services)));
+        let (core, services) = (Arc::clone(&core), Arc::clone(&services));
+        tasks.spawn(keep(registrant.clone(), name_server, period, core, services, master.clone()));
     }
     tasks.join_all().await;
 }
 
-async fn keep(registrant: Registrant, name_server: String, period: Duration, core: Arc<Core>, services: Arc<Services>) {
+async fn keep(
+    registrant: Registrant,
+    name_server: String,
+    period: Duration,
+    core: Arc<Core>,
+    services: Arc<Services>,
+    master: watch::Sender<Option<NamedMaster>>,
+) {
     let client = Client::new(&name_server, Limits::default(), None);
     let (mut standing, mut topics) = (core.watch_standing(), services.topics_changed());
     let mut failing = false;
@@ -67,25 +87,36 @@ async fn keep(registrant: Registrant, name_server: String, period: Duration, cor
         let now = standing.borrow_and_update().clone();
         topics.borrow_and_update();
         let registered = match &now {
-            Standing::Fenced => Ok(()),
+            Standing::Fenced => Ok(None),
             Standing::Slave { .. } => register(&client, &registrant, None, &services).await,
             Standing::Master { epoch, .. } => register(&client, &registrant, Some(epoch.0), &services).await,
         };
         match &registered {
             Err(error) if !failing => warn!(name_server, reason = format!("{error:#}"), "not registered; trying again"),
-            Ok(()) if failing => info!(name_server, "registered again"),
+            Ok(_) if failing => info!(name_server, "registered again"),
             _ => {}
         }
         failing = registered.is_err();
+        if let (Standing::Slave { .. }, Ok(Some(named))) = (&now, registered) {
+            master.send_if_modified(|known| known.replace(named.clone()).is_none_or(|before| before != named));
+        }
+        // A slave that has nobody to follow yet asks again soon.
+        let waits = matches!(now, Standing::Slave { .. }) && master.borrow().is_none();
         tokio::select! {
-            () = sleep(if failing { RETRY } else { period }) => {}
+            () = sleep(if failing || waits { RETRY } else { period }) => {}
             changed = standing.changed() => if changed.is_err() { return },
             changed = topics.changed() => if changed.is_err() { return },
         }
     }
 }
 
-async fn register(client: &Client, registrant: &Registrant, master_of: Option<u64>, services: &Services) -> Result<()> {
+/// Answers who is master, if the name server says so.
+async fn register(
+    client: &Client,
+    registrant: &Registrant,
+    master_of: Option<u64>,
+    services: &Services,
+) -> Result<Option<NamedMaster>> {
     let stable = registrant.advertised_master.as_deref().filter(|_| master_of.is_some());
     let header = RegisterBroker {
         broker_name: &registrant.name,
@@ -112,5 +143,7 @@ async fn register(client: &Client, registrant: &Registrant, master_of: Option<u6
     if answer.code != response::SUCCESS {
         bail!("refused with code {}: {}", answer.code, answer.remark.unwrap_or_default());
     }
-    Ok(())
+    let told: RegisterBrokerResponse<'_> = answer.header()?;
+    let named = told.master_addr.zip(told.ha_server_addr).filter(|(address, _)| !address.is_empty());
+    Ok(named.map(|(address, ha)| NamedMaster { address: address.to_owned(), ha_address: ha.to_owned() }))
 }

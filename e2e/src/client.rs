@@ -55,19 +55,8 @@ impl Library {
         matches!(self, Self::Java5 | Self::Java4)
     }
 
-    /// Where the build script has the program; it builds it first when that is missing.
-    fn folder(self) -> anyhow::Result<PathBuf> {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/build");
-        let output = Command::new(script).arg(self.build_name()).output().with_context(|| script.to_owned())?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        match said.trim().split_once(' ') {
-            Some((_, folder)) if output.status.success() => Ok(folder.into()),
-            _ => bail!("{script} {}: {}", self.build_name(), String::from_utf8_lossy(&output.stderr)),
-        }
-    }
-
     fn command(self, home: &Path) -> anyhow::Result<Command> {
-        let folder = self.folder()?;
+        let folder = built(self.build_name())?;
         match self {
             Self::Java5 | Self::Java4 => Ok(java(&folder, home)),
             Self::Go => Ok(Command::new(folder.join("client"))),
@@ -87,6 +76,17 @@ fn behind(front: Vec<OsString>, command: Command) -> Command {
     let mut whole = Command::new(first);
     whole.args(front).arg(command.get_program()).args(command.get_args());
     whole
+}
+
+/// Where the build script has a program, or Apache's jars; it builds or fetches them first when they are missing.
+pub(crate) fn built(name: &str) -> anyhow::Result<PathBuf> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/build");
+    let output = Command::new(script).arg(name).output().with_context(|| script.to_owned())?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    match said.trim().split_once(' ') {
+        Some((_, folder)) if output.status.success() => Ok(folder.into()),
+        _ => bail!("{script} {name}: {}", String::from_utf8_lossy(&output.stderr)),
+    }
 }
 
 /// A JVM that starts quickly, takes little, and writes its library's logs below `home`.

@@ -4,12 +4,14 @@
 //! it, [`checker::check`] judges the histories that the clients wrote. [`failover`] and [`bench`] put them together.
 
 pub mod admin;
+pub mod apache;
 pub mod bench;
 pub mod binaries;
 pub mod broker;
 pub mod chaos;
 pub mod checker;
 pub mod client;
+pub mod daemon;
 pub mod failover;
 pub mod group;
 pub mod history;
@@ -18,6 +20,7 @@ pub mod load;
 pub mod logs;
 pub mod loop_disk;
 pub mod power_loss;
+pub mod ports;
 pub mod process;
 pub mod quantiles;
 pub mod scene;

@@ -92,6 +92,26 @@ const GROUPS: &str = "subscriptionGroup.json";
 const OFFSETS: &str = "consumerOffset.json";
 const DELAY: &str = "delayOffset.json";
 
+/// Tables out of an Apache broker's answers to GET_ALL_TOPIC_CONFIG, GET_ALL_SUBSCRIPTIONGROUP_CONFIG, GET_ALL_CONSUMER_OFFSET and
+/// GET_ALL_DELAY_OFFSET, which have the shapes of the files.
+pub fn parse_bodies(topics: &[u8], groups: &[u8], offsets: &[u8], delay: &[u8]) -> Result<Tables, body::BodyError> {
+    let topics: TopicFile = body::parse(topics)?;
+    let groups: GroupFile = body::parse(groups)?;
+    let offsets: OffsetFile = body::parse(offsets)?;
+    let delay: DelayFile = body::parse(delay)?;
+    Ok(tables(0, topics, groups, offsets, delay))
+}
+
+fn tables(next: u64, topics: TopicFile, groups: GroupFile, offsets: OffsetFile, delay: DelayFile) -> Tables {
+    Tables {
+        next,
+        topics: Versioned { version: topics.data_version, entries: topics.topic_config_table },
+        groups: Versioned { version: groups.data_version, entries: groups.subscription_group_table },
+        offsets: Versioned { version: offsets.data_version, entries: offsets.offset_table },
+        delay: delay.offset_table,
+    }
+}
+
 impl ConfigFiles {
     /// The files in `dir`, which is made if missing.
     pub fn open(dir: &Path) -> Result<Self, FileError> {
@@ -114,19 +134,22 @@ impl ConfigFiles {
         ];
         let (topics, groups) = (topics.unwrap_or_default(), groups.unwrap_or_default());
         let (offsets, delay) = (offsets.unwrap_or_default(), delay.unwrap_or_default());
-        let tables = Tables {
-            next: marks.iter().map(|mark| mark.flatten().unwrap_or(0)).min().unwrap_or(0),
-            topics: Versioned { version: topics.data_version, entries: topics.topic_config_table },
-            groups: Versioned { version: groups.data_version, entries: groups.subscription_group_table },
-            offsets: Versioned { version: offsets.data_version, entries: offsets.offset_table },
-            delay: delay.offset_table,
-        };
+        let next = marks.iter().map(|mark| mark.flatten().unwrap_or(0)).min().unwrap_or(0);
+        let tables = tables(next, topics, groups, offsets, delay);
         Ok(Loaded { tables, foreign: marks.contains(&Some(None)) })
     }
 
     /// Replaces all four.
     pub fn save(&self, tables: &Tables) -> Result<(), FileError> {
-        let gantry_metadata_offset = Some(tables.next);
+        self.save_marked(tables, Some(tables.next))
+    }
+
+    /// Replaces all four by what an Apache master says: when they are loaded they count as its files.
+    pub fn save_foreign(&self, tables: &Tables) -> Result<(), FileError> {
+        self.save_marked(tables, None)
+    }
+
+    fn save_marked(&self, tables: &Tables, gantry_metadata_offset: Option<u64>) -> Result<(), FileError> {
         self.write(
             TOPICS,
             &TopicFile {
@@ -206,6 +229,28 @@ mod tests {
         let loaded = ConfigFiles::open(dir.path()).unwrap().load().unwrap();
         assert!(loaded.foreign);
         assert_eq!(loaded.tables.offsets.entries["t@g"], QueueOffsets::from([(0, 12), (1, 3)]));
+    }
+
+    #[test]
+    fn what_an_apache_master_said_is_loaded_as_its_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = ConfigFiles::open(dir.path()).unwrap();
+        files.save_foreign(&some_tables()).unwrap();
+        let tables = Tables { next: 0, ..some_tables() };
+        assert_eq!(files.load().unwrap(), Loaded { tables, foreign: true });
+    }
+
+    #[test]
+    fn an_apache_masters_answers_become_tables() {
+        let topics = br#"{"dataVersion":{"counter":3,"stateVersion":0,"timestamp":1},"mappingDataVersion":{},"topicConfigTable":{"t":{"attributes":{},"order":false,"perm":6,"readQueueNums":4,"topicFilterType":"SINGLE_TAG","topicName":"t","topicSysFlag":0,"writeQueueNums":4}},"topicQueueMappingDetailMap":{}}"#;
+        let groups = br#"{"dataVersion":{"counter":1,"timestamp":1},"forbiddenTable":{},"subscriptionGroupTable":{"g":{"groupName":"g","retryMaxTimes":3}}}"#;
+        let offsets = br#"{"offsetTable":{"t@g":{0:12,1:3}}}"#;
+        let tables = parse_bodies(topics, groups, offsets, br#"{"offsetTable":{3:9}}"#).unwrap();
+        assert_eq!(tables.topics.entries["t"].read_queue_nums, 4);
+        assert_eq!(tables.groups.entries["g"].retry_max_times, 3);
+        assert_eq!(tables.offsets.entries["t@g"], QueueOffsets::from([(0, 12), (1, 3)]));
+        assert_eq!(tables.delay, [(3, 9)].into());
+        parse_bodies(topics, groups, offsets, b"{").unwrap_err();
     }
 
     #[test]

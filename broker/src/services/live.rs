@@ -75,7 +75,14 @@ impl Live {
     /// Replaces everything by what the confirmed metadata says: what this replica did as a master and nobody
     /// confirmed never was.
     pub fn reset(&self, tables: &Tables) {
-        self.topics.reset(tables);
+        self.reset_to(tables, true);
+    }
+
+    /// The same, but topics only if they changed: name servers are told each time.
+    pub fn reset_to(&self, tables: &Tables, topics_too: bool) {
+        if topics_too {
+            self.topics.reset(tables);
+        }
         self.groups.reset(tables);
         self.offsets.reset(tables.offsets());
         self.delay.reset(&tables.delay);

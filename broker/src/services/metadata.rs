@@ -39,9 +39,13 @@ struct Confirmed {
     tables: Tables,
     /// `tables.next` as of the last snapshot
     saved: Option<u64>,
-    /// The tables came from an Apache broker's files, and the log says nothing yet: this replica's first records as a
+    /// The tables came from an Apache broker, and the log says nothing yet: this replica's first records as a
     /// master say it all, another master's say what counts instead
     foreign: bool,
+    /// An Apache master is followed: its word counts, not what records of an earlier Gantry master say that lie in its log
+    attached: bool,
+    /// `foreign` tables that no file has yet
+    unsaved: bool,
 }
 
 /// Why the metadata can't be loaded.
@@ -82,7 +86,8 @@ impl Metadata {
         // A snapshot may be of records that the log lost since (a power cut without SYNC_FLUSH): what takes their places is read.
         tables.next = tables.next.min(store.queue_range(METADATA_TOPIC, 0).max.0);
         live.reset(&tables);
-        let confirmed = Mutex::new(Confirmed { tables, saved: None, foreign: loaded.foreign });
+        let foreign = loaded.foreign;
+        let confirmed = Mutex::new(Confirmed { tables, saved: None, foreign, attached: false, unsaved: false });
         let (saving, author) = (Mutex::new(()), Mutex::new(None));
         let topic = METADATA_TOPIC.into();
         let metadata = Self { store, log, files, live, topic, store_host, saving, confirmed, author };
@@ -107,6 +112,10 @@ impl Metadata {
             let next = confirmed.tables.next;
             let range = self.store.queue_range(METADATA_TOPIC, 0);
             if next >= range.max.0 {
+                return Ok(());
+            }
+            if confirmed.attached {
+                confirmed.tables.next = range.max.0;
                 return Ok(());
             }
             if next < range.min.0 {
@@ -147,8 +156,9 @@ impl Metadata {
     /// written by this mastership, and is in the live tables already.
     pub fn became_master(&self, epoch: u64) {
         let foreign = {
-            let confirmed = self.confirmed.lock();
+            let mut confirmed = self.confirmed.lock();
             *self.author.lock() = Some(format!("{epoch}-{:016x}", fastrand::u64(..)));
+            confirmed.attached = false;
             confirmed.foreign.then(|| confirmed.tables.as_changes())
         };
         if let Some(changes) = foreign {
@@ -178,16 +188,41 @@ impl Metadata {
         let mut confirmed = self.confirmed.lock();
         self.files.save(&tables)?;
         self.live.reset(&tables);
-        *confirmed = Confirmed { saved: Some(tables.next), tables, foreign: false };
+        let saved = Some(tables.next);
+        *confirmed = Confirmed { tables, saved, foreign: false, attached: false, unsaved: false };
         Ok(())
+    }
+
+    /// Takes over what an Apache master says of its metadata, which is not in its log. Nothing on a master.
+    pub fn follow_foreign(&self, mut tables: Tables) {
+        let mut confirmed = self.confirmed.lock();
+        if self.author.lock().is_some() {
+            return;
+        }
+        tables.next = self.store.queue_range(METADATA_TOPIC, 0).max.0;
+        let unchanged =
+            confirmed.attached && confirmed.tables == Tables { next: confirmed.tables.next, ..tables.clone() };
+        if !unchanged {
+            // Topics are told to the name servers whenever they change.
+            let topics_too = confirmed.tables.topics != tables.topics;
+            self.live.reset_to(&tables, topics_too);
+        }
+        let unsaved = confirmed.unsaved || !unchanged;
+        *confirmed = Confirmed { tables, saved: None, foreign: true, attached: true, unsaved };
     }
 
     /// Writes the snapshot files if anything was confirmed since they were written.
     pub fn save(&self) -> Result<(), FileError> {
         let _saving = self.saving.lock();
         let tables = {
-            let confirmed = self.confirmed.lock();
+            let mut confirmed = self.confirmed.lock();
             // Files of an Apache broker stay as they are until a record holds what they say.
+            let unsaved = std::mem::take(&mut confirmed.unsaved);
+            if confirmed.foreign && unsaved {
+                let tables = confirmed.tables.clone();
+                drop(confirmed);
+                return self.files.save_foreign(&tables).inspect_err(|_| self.confirmed.lock().unsaved = true);
+            }
             if confirmed.foreign || confirmed.saved == Some(confirmed.tables.next) {
                 return Ok(());
             }

@@ -202,6 +202,11 @@ impl Services {
         self.metadata.install_snapshot(snapshot)
     }
 
+    /// This replica follows an Apache master, whose metadata is this.
+    pub fn follow_foreign(&self, tables: tables::Tables) {
+        self.metadata.follow_foreign(tables);
+    }
+
     /// Stops what runs by itself, answers what waits, and writes the snapshot files.
     pub async fn shutdown(&self) {
         self.mastership.send_replace(None);

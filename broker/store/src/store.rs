@@ -197,6 +197,17 @@ impl Store {
         read_cold::forget_cached(self.shared(), from, to);
     }
 
+    /// The log's bytes from `from` on, wherever a record may begin: at most `max_bytes`, at most to the segment's end. For
+    /// peers who count in bytes. Not only what is confirmed.
+    pub fn read_bytes(&self, from: PhysicalOffset, max_bytes: usize) -> Result<ReadLog, ReadError> {
+        read_log::read_bytes(self.shared(), from, max_bytes)
+    }
+
+    /// Bytes of a segment (`mappedFileSizeCommitLog`): where the log may begin, and what replicas must agree in.
+    pub fn segment_bytes(&self) -> u64 {
+        self.shared().config.segment_bytes
+    }
+
     /// Ends the store: nothing is appended any more, everything is flushed and the checkpoint written. The next open
     /// finds a clean stop. Its threads have ended and the lock is given back when it returns; reading goes on working.
     /// Calling it again does nothing. Must not be called from an [`Events`] callback.

@@ -7,13 +7,31 @@ use crate::shared::Shared;
 use crate::{Damage, PhysicalOffset, ReadError, ReadLog};
 
 pub(super) fn read_log(shared: &Shared, from: PhysicalOffset, max_bytes: usize) -> Result<ReadLog, ReadError> {
+    cut_to(readable(shared, from)?, |bytes| whole_records(bytes, from, max_bytes).map_err(ReadError::from))
+}
+
+/// See [`Store::read_bytes`](crate::Store::read_bytes).
+pub(super) fn read_bytes(shared: &Shared, from: PhysicalOffset, max_bytes: usize) -> Result<ReadLog, ReadError> {
+    cut_to(readable(shared, from)?, |bytes| Ok(bytes.len().min(max_bytes)))
+}
+
+fn cut_to(read: ReadLog, len: impl FnOnce(&[u8]) -> Result<usize, ReadError>) -> Result<ReadLog, ReadError> {
+    let ReadLog::Bytes { bytes, next } = read else { return Ok(read) };
+    let len = len(&bytes)?;
+    let cut = (bytes.len() - len) as u64;
+    Ok(ReadLog::Bytes { bytes: bytes.slice(..len), next: PhysicalOffset(next.0 - cut) })
+}
+
+/// All that is written from `from` to the segment's end.
+fn readable(shared: &Shared, from: PhysicalOffset) -> Result<ReadLog, ReadError> {
     let readable = match place(shared, from)? {
         Ok(readable) => readable,
         Err(nothing) => return Ok(nothing),
     };
-    let Some(bytes) = slice(shared, from.0, readable)? else { return Ok(ReadLog::AtEnd) };
-    let len = whole_records(&bytes, from, max_bytes)?;
-    Ok(ReadLog::Bytes { bytes: bytes.slice(..len), next: from + len as u64 })
+    Ok(match slice(shared, from.0, readable)? {
+        Some(bytes) => ReadLog::Bytes { bytes, next: from + readable },
+        None => ReadLog::AtEnd,
+    })
 }
 
 /// How many bytes can be read from `from` to its segment's end; or why none can.

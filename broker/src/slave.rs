@@ -1,0 +1,99 @@
+//! A slave that no elector directs: `brokerRole=SLAVE`, as RocketMQ's users write it. Its master is whoever registers with the name
+//! server as broker 0 of its own name.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use gantry_remoting::{Client, Limits};
+use gantry_replication::{Epoch, GroupRecord, Member, StoreId};
+use tokio::sync::{oneshot, watch};
+use tokio::time::sleep;
+use tracing::warn;
+
+use crate::core::{Core, Job};
+use crate::fatal::Fatal;
+use crate::ha::classic;
+use crate::registration::NamedMaster;
+use crate::services::Services;
+
+const BACK_OFF: Duration = Duration::from_secs(1);
+
+/// A slave and what it needs to follow.
+pub struct Slave {
+    core: Arc<Core>,
+    services: Arc<Services>,
+    /// `haMasterAddress`
+    ha_master: Option<String>,
+    classic: classic::Settings,
+    /// This process's epoch of following, once it follows.
+    epoch: Option<Epoch>,
+}
+
+impl Slave {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        services: Arc<Services>,
+        ha_master: Option<String>,
+        classic: classic::Settings,
+    ) -> Self {
+        Self { core, services, ha_master, classic, epoch: None }
+    }
+
+    /// A slave of nobody yet: so it registers, and hears who its master is.
+    pub async fn wait_for_master(&self) -> Result<()> {
+        self.become_slave_of("nobody yet", self.core.report().promised).await
+    }
+
+    /// Follows whoever `masters` names. Runs until it is dropped.
+    pub async fn run(mut self, mut masters: watch::Receiver<Option<NamedMaster>>) {
+        let _fatal = Fatal("the slave");
+        loop {
+            let Some(mut master) = masters.borrow_and_update().clone() else {
+                if masters.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            if let Some(address) = &self.ha_master {
+                master.ha_address.clone_from(address);
+            }
+            let ended = tokio::select! {
+                ended = self.follow(&master) => ended,
+                changed = masters.changed() => if changed.is_err() { return } else { continue },
+            };
+            if let Some(epoch) = self.epoch {
+                self.core.lost_master(epoch);
+            }
+            let Err(error) = ended else { continue };
+            warn!(master = master.address, reason = format!("{error:#}"), "not following; trying again");
+            sleep(BACK_OFF.mul_f64(0.5 + fastrand::f64())).await;
+        }
+    }
+
+    async fn follow(&mut self, master: &NamedMaster) -> Result<()> {
+        let client = Client::new(&master.address, Limits::default(), None);
+        let info = classic::broker_info(&client).await?;
+        if info.version.starts_with("Gantry") {
+            bail!("it is a Gantry broker: run the group with an elector (gantryElectors)");
+        }
+        let epoch = match self.epoch {
+            Some(epoch) => epoch,
+            // What it takes in from now on has another author than what it may have written as a master.
+            None => self.core.report().promised.next(),
+        };
+        self.become_slave_of(&master.address, epoch).await?;
+        self.epoch = Some(epoch);
+        classic::follow(&self.core, &self.services, &self.classic, master, epoch).await
+    }
+
+    /// There is no record, as there is no elector; this one stays in the process.
+    async fn become_slave_of(&self, master: &str, epoch: Epoch) -> Result<()> {
+        let master = Member::new(master, StoreId(0));
+        let record = GroupRecord { epoch, revision: 0, in_sync: BTreeSet::from([master.clone()]), master };
+        let (done, became) = oneshot::channel();
+        self.core.submit_job(Job::BecomeSlave(record, None, done));
+        became.await.context("the log's writer has ended")?
+    }
+}
