@@ -6,6 +6,7 @@
 //!
 //! Deliberately absent: any decision. What the elector wants is done, what happened is told to it.
 
+mod controller;
 mod group;
 mod sessions;
 #[cfg(test)]
@@ -112,7 +113,7 @@ impl ElectorServer {
             // Unbounded, yet bounded by what each connection may have in flight, and by the number of connections.
             let (inputs, queue) = mpsc::unbounded_channel();
             let (publish, view) = watch::channel(View::default());
-            sessions.add(&group, inputs.clone());
+            sessions.add(&group, inputs.clone(), view.clone());
             let task = group::spawn(group, store, (inputs.clone(), queue), publish, Arc::clone(&listener));
             handles.insert(name, Handle { inputs, view, task });
         }

@@ -23,6 +23,8 @@ pub struct Status {
     pub in_sync: Vec<String>,
     /// The name server's address.
     pub nameserver: Option<String>,
+    /// The elector's address, which RocketMQ's tools ask as a controller.
+    pub controller: Option<String>,
     /// The stable master address.
     pub address: Option<String>,
     /// One for each replica of the manifest.

@@ -9,15 +9,18 @@ use gantry_replication::same_secret;
 use gantry_replication::wire::{ALTER_IN_SYNC, AlterInSync, HELLO, Hello, REPORT, Report};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 use tracing::warn;
 
-use super::Group;
+use super::controller::Controller;
 use super::group::Input;
+use super::{Group, View};
 
 /// All groups of this elector, for whoever connects.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     groups: BTreeMap<String, Door>,
+    controller: Controller,
 }
 
 #[derive(Debug)]
@@ -39,12 +42,18 @@ struct Session {
 type Refusal = (i32, String);
 
 impl Sessions {
-    pub(super) fn add(&mut self, group: &Group, inputs: UnboundedSender<Input>) {
+    pub(super) fn add(&mut self, group: &Group, inputs: UnboundedSender<Input>, view: watch::Receiver<View>) {
+        self.controller.add(&group.name, group.config.replicas.clone(), view);
         let door = Door { token: group.token.clone(), replicas: group.config.replicas.clone(), inputs };
         self.groups.insert(group.name.clone(), door);
     }
 
     fn take(&self, connection: &Arc<Connection>, request: &Command, ticket: Ticket) {
+        match self.controller.answer(connection, request) {
+            Some(Ok(answer)) => return ticket.reply(answer),
+            Some(Err((code, remark))) => return ticket.reply_failure(code, remark),
+            None => {}
+        }
         match self.input(connection, request) {
             Ok((inputs, make)) => {
                 if let Err(unsent) = inputs.send(make(ticket)) {

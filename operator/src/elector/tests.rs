@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use gantry_remoting::code::response;
+use gantry_remoting::body::ha::BrokerReplicasInfo;
+use gantry_remoting::code::{request, response};
+use gantry_remoting::headers::controller::ControllerMetadata;
 use gantry_remoting::{Command, Connection, Handler, Inbound, connect};
 use gantry_replication::elector::Config;
 use gantry_replication::master::Mode;
@@ -206,6 +208,35 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
         }
     };
     timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+#[tokio::test]
+async fn rocketmqs_tools_are_told_the_in_sync_set_as_by_a_controller() {
+    let rig = rig().await;
+    let address = rig.server.local_addr().to_string();
+    let tool = connect(&address, Limits::default(), None).await.unwrap();
+    let answer = tool.invoke(Command::request(request::CONTROLLER_GET_METADATA_INFO), PATIENCE).await.unwrap();
+    assert_eq!(answer.header::<ControllerMetadata<'_>>().unwrap().leader_address, address);
+    let names = ["g", "unknown"];
+    let before: BrokerReplicasInfo = ask(&tool, request::CONTROLLER_GET_SYNC_STATE_DATA, &names).await.unwrap();
+    assert!(before.replicas_info_table.is_empty(), "nobody has been elected: {before:?}");
+
+    let mut all = rig.join_all().await;
+    all.pop().unwrap().connection.close("it goes");
+    until("its session is over", || rig.view().replicas.len() == 2).await;
+    let info: BrokerReplicasInfo = ask(&tool, request::CONTROLLER_GET_SYNC_STATE_DATA, &names).await.unwrap();
+    let group = &info.replicas_info_table["g"];
+    assert_eq!((group.master_broker_id, group.master_epoch), (1, 1));
+    assert_eq!(group.master_address, "127.0.0.1:10000");
+    let record = rig.view().record.unwrap();
+    assert_eq!(group.in_sync_replicas.len(), record.in_sync.len());
+    let mut replicas = [&group.in_sync_replicas[..], &group.not_in_sync_replicas].concat();
+    replicas.sort_by_key(|replica| replica.broker_id);
+    assert_eq!(
+        replicas.iter().map(|it| (it.broker_id, it.alive)).collect::<Vec<_>>(),
+        [(1, true), (2, true), (3, false)]
+    );
+    ask::<BrokerReplicasInfo>(&tool, request::CONTROLLER_GET_SYNC_STATE_DATA, &"no list").await.unwrap_err();
 }
 
 #[tokio::test]

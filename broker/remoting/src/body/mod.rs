@@ -12,6 +12,7 @@ mod bare_keys;
 pub mod client_check;
 pub mod cluster;
 pub mod consumer_list;
+pub mod ha;
 pub mod heartbeat;
 pub mod kv_table;
 pub mod lock;

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod client;
+pub mod controller;
 pub mod offset;
 pub mod pull;
 pub mod route;

@@ -21,7 +21,7 @@ use super::placement::Placement;
 use super::preference::Preference;
 use super::screen::Lines;
 use super::state_dir::write_private;
-use super::status::{GroupStatus, Process, Status};
+use super::status::{Addresses, GroupStatus, Process, Status};
 use super::supervisor::{Backoff, ChildEvent, ChildPlan, Stopped, Supervised, Tell};
 use super::{RecordFile, StateDir};
 use crate::api::ReplicationMode;
@@ -148,7 +148,11 @@ impl Shared {
         let processes = self.processes.lock().clone();
         let groups = self.groups.iter().filter_map(|group| {
             let view = self.elector.view(&group.name)?;
-            let addresses = (self.nameserver, self.board.address(&group.name)?);
+            let addresses = Addresses {
+                nameserver: self.nameserver,
+                controller: self.elector.local_addr(),
+                master: self.board.address(&group.name)?,
+            };
             let process = |name: &str| processes.get(name).copied().unwrap_or_default();
             let replicas = group.replicas.iter().map(|replica| (replica.name.clone(), process(&replica.name)));
             Some(GroupStatus::new(&group.name, addresses, &view, replicas))

@@ -112,6 +112,7 @@ mod tests {
             in_sync: Vec::new(),
             degraded: Some(false),
             nameserver: "127.0.0.1:1".parse().unwrap(),
+            controller: "127.0.0.1:3".parse().unwrap(),
             address: "127.0.0.1:2".parse().unwrap(),
             replicas: (0..3).map(replica).collect(),
         }

@@ -161,13 +161,14 @@ fn headline(group: &GroupStatus) -> String {
     let epoch = group.epoch.map_or_else(|| "-".to_owned(), |epoch| epoch.to_string());
     let degraded = if group.degraded == Some(true) { "   DEGRADED" } else { "" };
     format!(
-        "{}   master {}   epoch {epoch}   in sync {}/{}{degraded}   address {}   name server {}",
+        "{}   master {}   epoch {epoch}   in sync {}/{}{degraded}   address {}   name server {}   controller {}",
         group.name,
         group.master.as_deref().unwrap_or("-"),
         group.in_sync.len(),
         group.replicas.len(),
         group.address,
         group.nameserver,
+        group.controller,
     )
 }
 
@@ -274,6 +275,7 @@ mod tests {
             in_sync: vec!["a-0".to_owned()],
             degraded: Some(false),
             nameserver: "127.0.0.1:9876".parse().unwrap(),
+            controller: "127.0.0.1:9878".parse().unwrap(),
             address: "127.0.0.1:10911".parse().unwrap(),
             replicas: vec![replica(0, Some(Role::Master)), replica(1, None)],
         };
@@ -286,7 +288,7 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(
             lines[0],
-            "a   master a-0   epoch 3   in sync 1/2   address 127.0.0.1:10911   name server 127.0.0.1:9876"
+            "a   master a-0   epoch 3   in sync 1/2   address 127.0.0.1:10911   name server 127.0.0.1:9876   controller 127.0.0.1:9878"
         );
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");
         assert_eq!(words(lines[1]), "REPLICA ROLE IN-SYNC MAX OFFSET CONFIRM OFFSET LAG PID RESTARTS ADDRESS");

@@ -32,6 +32,8 @@ pub struct GroupStatus {
     pub degraded: Option<bool>,
     /// The name server's address.
     pub nameserver: SocketAddr,
+    /// The elector's address, which is what RocketMQ's tools ask as a controller.
+    pub controller: SocketAddr,
     /// The group's stable master address.
     pub address: SocketAddr,
     /// By ordinal.
@@ -64,6 +66,17 @@ pub struct ReplicaStatus {
     pub restarts: u64,
 }
 
+/// Where things are.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// The name server.
+    pub nameserver: SocketAddr,
+    /// The elector.
+    pub controller: SocketAddr,
+    /// The group's stable master address.
+    pub master: SocketAddr,
+}
+
 /// What the operator knows of a replica's process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Process {
@@ -77,7 +90,7 @@ impl GroupStatus {
     /// Puts together what the elector and the supervisors know.
     pub fn new(
         name: &str,
-        (nameserver, address): (SocketAddr, SocketAddr),
+        addresses: Addresses,
         view: &View,
         replicas: impl IntoIterator<Item = (String, Process)>,
     ) -> Self {
@@ -96,8 +109,9 @@ impl GroupStatus {
             master,
             in_sync: record.iter().flat_map(|record| &record.in_sync).map(|member| member.name.clone()).collect(),
             degraded,
-            nameserver,
-            address,
+            nameserver: addresses.nameserver,
+            controller: addresses.controller,
+            address: addresses.master,
             replicas,
         }
     }
@@ -165,8 +179,10 @@ mod tests {
         (name.to_owned(), ReplicaView { hello, report })
     }
 
-    fn addresses() -> (SocketAddr, SocketAddr) {
-        ("127.0.0.1:9876".parse().unwrap(), "127.0.0.1:10911".parse().unwrap())
+    fn addresses() -> Addresses {
+        let [nameserver, controller, master] =
+            ["127.0.0.1:9876", "127.0.0.1:9878", "127.0.0.1:10911"].map(|address| address.parse().unwrap());
+        Addresses { nameserver, controller, master }
     }
 
     fn names() -> Vec<(String, Process)> {
@@ -189,7 +205,8 @@ mod tests {
             json,
             serde_json::json!({
                 "name": "a", "epoch": 4, "master": "a-0", "inSync": ["a-0", "a-1", "a-2"],
-                "degraded": false, "nameserver": "127.0.0.1:9876", "address": "127.0.0.1:10911",
+                "degraded": false, "nameserver": "127.0.0.1:9876", "controller": "127.0.0.1:9878",
+                "address": "127.0.0.1:10911",
                 "replicas": [
                     {"name": "a-0", "role": "master", "pid": 100, "address": "127.0.0.1:5", "maxOffset": 500,
                      "flushedOffset": 500, "confirmOffset": 499, "lagBytes": 0, "inSync": true, "restarts": 0},
