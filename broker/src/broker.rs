@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::config::{BrokerConfig, BrokerRole};
 use crate::core::{Core, Job, Limits, Standing};
 use crate::fatal::Fatal;
-use crate::ha::{Follower, HaServer, classic};
+use crate::ha::{self, Follower, HaServer, classic};
 use crate::heartbeat;
 use crate::registration::{self, NamedMaster, Registrant};
 use crate::replica::ReplicaState;
@@ -34,6 +34,8 @@ const TICK: Duration = Duration::from_millis(50);
 const PROOF_AFTER_MS: u64 = 1_500;
 /// A replica that stepped down gives its clients this long to go away by themselves.
 const GO_AWAY_GRACE: Duration = Duration::from_secs(1);
+/// Where RocketMQ's brokers listen a second time, below `listenPort`.
+const FAST_PORT_BELOW: u16 = 2;
 /// At the end: for answers that are on their way.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -42,7 +44,9 @@ pub struct Broker {
     core: Arc<Core>,
     services: Arc<Services>,
     server: Arc<Server>,
-    ha: HaServer,
+    /// Two below the clients' port, as RocketMQ's brokers have it for a VIP channel: Apache's slaves ask for topics there.
+    fast: Option<Server>,
+    ha: Arc<HaServer>,
     _follower: Follower,
     tasks: JoinSet<()>,
     writer: JoinHandle<()>,
@@ -55,7 +59,7 @@ impl Broker {
         if !config.unknown_keys.is_empty() {
             warn!(keys = config.unknown_keys.join(", "), "broker.conf has keys that this broker doesn't read");
         }
-        config.listen = with_port(config.listen)?;
+        config.listen = with_port(config.listen, config.ha.classic)?;
         if config.advertised_master.is_none() {
             config.services.store_host = config.listen;
         }
@@ -81,14 +85,18 @@ impl Broker {
         bridge.connect(&core, &services);
 
         let ha_config = config.ha.clone();
-        let ha =
-            HaServer::bind(config.ha_listen, Arc::clone(&core), ha_config.clone(), Arc::clone(&services) as _).await?;
-        let follower = Follower::start(Arc::clone(&core), ha_config, Arc::clone(&services) as _);
+        let (ha_address, metadata) = (config.ha_listen, Arc::clone(&services) as Arc<dyn ha::Metadata>);
+        let ha = HaServer::bind(ha_address, Arc::clone(&core), ha_config.clone(), Arc::clone(&metadata)).await?;
+        let ha = Arc::new(ha);
+        services.report_replication(Arc::new(ha::View::new(Arc::clone(&core), Arc::clone(&ha))));
+        let follower = Follower::start(Arc::clone(&core), ha_config, metadata);
         let handler = Arc::clone(&services) as Arc<dyn gantry_remoting::Handler>;
-        let server = Arc::new(Server::bind(config.listen, RemotingLimits::default(), handler).await?);
+        let fast =
+            if config.ha.classic { Some(bind(fast_address(config.listen), Arc::clone(&handler)).await?) } else { None };
+        let server = Arc::new(bind(config.listen, handler).await?);
         let failed = bridge.failed.subscribe();
         let tasks = JoinSet::new();
-        let mut broker = Self { core, services, server, ha, _follower: follower, tasks, writer, failed };
+        let mut broker = Self { core, services, server, fast, ha, _follower: follower, tasks, writer, failed };
         let named_master = broker.spawn_tasks(&config, &store, &bridge);
         match config.role {
             _ if !config.electors.is_empty() => {}
@@ -211,7 +219,11 @@ impl Broker {
         self.core.stop();
         let writer = self.writer;
         let ended = tokio::task::spawn_blocking(move || writer.join()).await?;
+        self.ha.drain_classic(LAST_WORDS).await;
         self.tasks.shutdown().await;
+        if let Some(fast) = self.fast {
+            fast.shutdown(LAST_WORDS).await;
+        }
         if let Some(server) = Arc::into_inner(self.server) {
             server.shutdown(LAST_WORDS).await;
         }
@@ -223,13 +235,29 @@ impl Broker {
     }
 }
 
-/// An address with a port of its own: 0 becomes one given by the system, because records and registrations carry it.
-fn with_port(address: SocketAddr) -> Result<SocketAddr> {
+/// An address with a port of its own: 0 becomes one given by the system, because records and registrations carry it. With `fast` the
+/// port two below is free, too.
+fn with_port(address: SocketAddr, fast: bool) -> Result<SocketAddr> {
     if address.port() != 0 {
         return Ok(address);
     }
-    let listener = TcpListener::bind(address).with_context(|| format!("can't listen at {address}"))?;
-    Ok(listener.local_addr()?)
+    loop {
+        let listener = TcpListener::bind(address).with_context(|| format!("can't listen at {address}"))?;
+        let given = listener.local_addr()?;
+        if !fast || TcpListener::bind(fast_address(given)).is_ok() {
+            return Ok(given);
+        }
+    }
+}
+
+async fn bind(address: SocketAddr, handler: Arc<dyn gantry_remoting::Handler>) -> Result<Server> {
+    let bound = Server::bind(address, RemotingLimits::default(), handler).await;
+    bound.with_context(|| format!("can't listen for clients at {address}"))
+}
+
+/// RocketMQ's VIP channel.
+fn fast_address(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip(), address.port().saturating_sub(FAST_PORT_BELOW))
 }
 
 /// What the store tells, passed on to those who came after it.

@@ -254,6 +254,7 @@ impl Keys {
                 "maxHaTransferByteInSecond=0: no slave could ever catch up; haFlowControlEnable=false lifts the limit"
             );
         }
+        ha.classic = self.or("gantryClassicHa", ha.classic)?;
         let silence = ha.housekeeping.min(ha.master_silence);
         if silence <= ha.heartbeat {
             bail!(
@@ -310,6 +311,7 @@ impl Keys {
         Ok(ServicesConfig {
             cluster_name: broker.cluster.clone(),
             broker_name: broker.name.clone(),
+            broker_id: broker.broker_id,
             region_id: self.or("regionId", default.region_id)?,
             store_host: broker.advertised_master.unwrap_or(broker.listen),
             config_dir: broker.store.root.join("config"),

@@ -10,6 +10,7 @@ mod jobs;
 mod role;
 mod slowed;
 mod transitions;
+mod upstream;
 mod writer;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use divergent::Divergent;
 pub use divergent::DivergentLimits;
 pub use jobs::{Align, Answer, Beginning, Job, Raw, Survey};
 use role::{Gate, Role};
+pub use upstream::{Upstream, UpstreamStatus};
 
 /// Above what an elector gives a switchover.
 const MAX_PARKED_MS: Millis = 15_000;
@@ -82,6 +84,8 @@ pub enum Standing {
 pub struct Core {
     pub(crate) clock: Clock,
     pub(crate) store: Store,
+    /// As a slave: the connection to the master.
+    pub(crate) upstream: Upstream,
     master_config: master::Config,
     limits: Limits,
     divergent: Divergent,
@@ -126,6 +130,7 @@ impl Core {
             clock,
             divergent: Divergent::new(store.root(), limits.divergent),
             store,
+            upstream: Upstream::default(),
             master_config,
             limits,
             queue: jobs::Queue::new(limits.max_queued_sends),
@@ -280,6 +285,7 @@ impl Core {
         {
             slave.heard_at = None;
         }
+        self.upstream.closed();
     }
 
     /// From the store: everything below `offset` is on disk.

@@ -13,11 +13,13 @@ mod send;
 mod serve;
 mod session;
 mod sessions;
+mod status;
 
 pub use beginning::Metadata;
 pub use follower::Follower;
 pub use link::{Counters, Link, LinkStatus};
 pub use serve::HaServer;
+pub(crate) use status::View;
 
 use std::time::Duration;
 
@@ -40,6 +42,8 @@ pub struct HaConfig {
     pub cold_lag_bytes: u64,
     /// …at this many bytes each second at most; none: as fast as it goes.
     pub cold_bytes_per_s: Option<u64>,
+    /// `gantryClassicHa`: serve Apache's slaves over RocketMQ's own HA protocol, which has no authentication.
+    pub classic: bool,
 }
 
 impl HaConfig {
@@ -54,6 +58,7 @@ impl HaConfig {
             batch_bytes: 256 << 10,
             cold_lag_bytes: 64 << 20,
             cold_bytes_per_s: Some(100 << 20),
+            classic: false,
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod core;
 mod fatal;
 pub mod ha;
 mod heartbeat;
+mod meter;
 pub mod nameserver;
 pub mod registration;
 pub mod replica;

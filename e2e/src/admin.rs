@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use gantry_remoting::body::{self, kv_table::KvTable};
 use gantry_remoting::code::{request, response};
 use gantry_remoting::headers::route::GetRouteInfo;
 use gantry_remoting::headers::topic::CreateTopic;
@@ -35,6 +36,19 @@ pub fn create_topic(nameserver: &str, master: &str, topic: &str, queues: i32) ->
             bail!("creating topic {topic} at {master}: code {} {}", answer.code, answer.remark.unwrap_or_default());
         }
         wait_for_route(nameserver, topic).await
+    })
+}
+
+/// Where a broker's log ends, as it says itself.
+pub fn log_end(broker: &str) -> anyhow::Result<u64> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let client = Client::new(broker, Limits::default(), None);
+        let answer = client.invoke(Command::request(request::GET_BROKER_RUNTIME_INFO), ANSWER_WITHIN).await?;
+        let info: KvTable = body::parse(&answer.body.to_bytes())?;
+        let end = info.table.get("commitLogMaxOffset").context("no commitLogMaxOffset in its runtime info")?;
+        // An Apache broker without a log says -1.
+        Ok(u64::try_from(end.trim().parse::<i64>()?).unwrap_or(0))
     })
 }
 

@@ -8,7 +8,9 @@ mod assembler;
 mod begin;
 mod follower;
 mod metadata;
+mod serve;
 mod wire;
 
 pub(crate) use follower::{Settings, follow};
 pub(crate) use metadata::broker_info;
+pub(super) use serve::ClassicSlaves;

@@ -110,6 +110,7 @@ async fn session(slave: &Slave, epoch: Epoch, address: &str) -> Result<()> {
     };
     let end = align(core, welcome, beginning).await?;
     core.heard_master(epoch);
+    core.upstream.opened(address);
     info!(%epoch, %address, from = end, "following");
     // Writes that fail end the session; there is one reason at most to tell.
     let (fail, mut failed) = mpsc::channel(1);
@@ -159,6 +160,7 @@ async fn take_log(
     loop {
         let frame = read(&mut from, MAX_PAYLOAD_BYTES, config.master_silence).await?;
         core.heard_master(epoch);
+        core.upstream.read(if let Frame::Append(append) = &frame { append.bytes.len() as u64 } else { 0 });
         let piece = match frame {
             Frame::Append(append) => append,
             Frame::Heartbeat { session, confirm } => {
@@ -197,6 +199,7 @@ async fn acknowledge(core: &Core, config: &HaConfig, epoch: Epoch, mut to: Owned
         let flushed = marks.flushed.0.min(marks.written.0);
         let ack = Ack { session: epoch, written: marks.written.0, flushed };
         write(&mut to, &Frame::Ack(ack), config.housekeeping).await?;
+        core.upstream.wrote();
         tokio::select! {
             changed = written.changed() => changed?,
             changed = moved.changed() => changed?,

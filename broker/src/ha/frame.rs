@@ -21,7 +21,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-const MAGIC: u8 = b'G';
+/// The first byte of every frame.
+pub(super) const MAGIC: u8 = b'G';
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 8;
 /// Above any record, and any blank at a segment's end.

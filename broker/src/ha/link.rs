@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use gantry_replication::{Epoch, Member, Millis};
 
+use crate::meter::Meter;
+
 /// What a master's HA port has seen since it was opened.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -33,6 +35,7 @@ pub struct Link {
     /// When it was last heard.
     heard_at: AtomicU64,
     sent_bytes: AtomicU64,
+    meter: Meter,
     /// Where the next piece begins.
     next: AtomicU64,
     written: AtomicU64,
@@ -54,6 +57,8 @@ pub struct LinkStatus {
     pub heard_ms_ago: Millis,
     /// Bytes of the log sent in this session.
     pub sent_bytes: u64,
+    /// Bytes of the log sent in the last second.
+    pub bytes_per_second: u64,
     /// The offset from which the log is sent next.
     pub next: u64,
     /// Its acknowledged end of log, written.
@@ -71,6 +76,7 @@ impl Link {
             since: now,
             heard_at: AtomicU64::new(now),
             sent_bytes: AtomicU64::new(0),
+            meter: Meter::default(),
             next: AtomicU64::new(from),
             written: AtomicU64::new(from),
             flushed: AtomicU64::new(0),
@@ -85,6 +91,7 @@ impl Link {
 
     pub(super) fn sent(&self, bytes: u64, next: u64) {
         self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.meter.add(bytes);
         self.next.store(next, Ordering::Relaxed);
     }
 
@@ -100,6 +107,7 @@ impl Link {
             age_ms: now.saturating_sub(self.since),
             heard_ms_ago: self.heard_ms_ago(now),
             sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
+            bytes_per_second: self.meter.per_second(),
             next: self.next.load(Ordering::Relaxed),
             written: self.written.load(Ordering::Relaxed),
             flushed: self.flushed.load(Ordering::Relaxed),

@@ -8,16 +8,17 @@ use anyhow::{Context, Result, bail};
 use gantry_replication::epochs::Extent;
 use gantry_replication::handshake::{MasterLog, SlaveLog, Welcome, welcome};
 use gantry_replication::same_secret;
-use tokio::io::BufReader;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::Duration;
+use tokio::time::{Duration, timeout};
 use tracing::{info, warn};
 
 use super::HaConfig;
 use super::beginning::{self, Metadata};
-use super::frame::{Ack, Fenced, Frame, Hello, MAX_ACK_BYTES, MAX_HELLO_BYTES};
+use super::classic::ClassicSlaves;
+use super::frame::{Ack, Fenced, Frame, Hello, MAGIC, MAX_ACK_BYTES, MAX_HELLO_BYTES};
 use super::link::{Counters, Link, LinkStatus};
 use super::send::Sender;
 use super::session::{Refused, SendTimeout, is_peers_fault, read, write};
@@ -52,7 +53,8 @@ impl HaServer {
         let local = listener.local_addr()?;
         let silence = config.heartbeat * MISSED_HEARTBEATS;
         let sessions = Sessions::new(Arc::clone(&core), silence.as_millis() as u64);
-        let shared = Arc::new(Shared { core, config, metadata, sessions, counters: Arc::default() });
+        let classic = ClassicSlaves::new(Arc::clone(&core), &config);
+        let shared = Arc::new(Shared { core, config, metadata, sessions, classic, counters: Arc::default() });
         Ok(Self { local, accepting: tokio::spawn(accept_all(listener, Arc::clone(&shared))), shared })
     }
 
@@ -64,6 +66,17 @@ impl HaServer {
     /// The slaves that are connected, by member.
     pub fn links(&self) -> Vec<LinkStatus> {
         self.shared.sessions.statuses()
+    }
+
+    /// The Apache slaves that are connected.
+    pub fn classic_links(&self) -> Vec<LinkStatus> {
+        self.shared.classic.statuses()
+    }
+
+    /// Waits until Apache's slaves have all that is confirmed, for `within` at most: they have no other way to get it once this
+    /// process has ended.
+    pub async fn drain_classic(&self, within: Duration) {
+        self.shared.classic.drain(within).await;
     }
 
     /// What the port has seen.
@@ -84,6 +97,7 @@ struct Shared {
     config: HaConfig,
     metadata: Arc<dyn Metadata>,
     sessions: Sessions,
+    classic: ClassicSlaves,
     counters: Arc<Counters>,
 }
 
@@ -129,6 +143,9 @@ async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr) -> Result<(
     let patience = shared.config.housekeeping;
     let (from, mut to) = stream.into_split();
     let mut from = BufReader::new(from);
+    if is_classic(shared, &mut from).await? {
+        return shared.classic.serve(peer, from, to).await.context("Apache slave");
+    }
     let Frame::Hello(hello) = read(&mut from, MAX_HELLO_BYTES, HELLO_WITHIN).await? else {
         return Err(Refused("the first frame is no hello".to_owned()).into());
     };
@@ -167,6 +184,25 @@ async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr) -> Result<(
         ended = sender.run(first.written, to) => ended,
     }
     .with_context(|| format!("slave {member}"))
+}
+
+/// Looks at the first byte. Apache's slaves take their time: they report first after `haSendHeartbeatInterval`.
+async fn is_classic(shared: &Shared, from: &mut BufReader<OwnedReadHalf>) -> Result<bool> {
+    let patience = if shared.config.classic { shared.config.housekeeping } else { HELLO_WITHIN };
+    let seen = timeout(patience, from.fill_buf())
+        .await
+        .with_context(|| format!("the peer said nothing for {patience:?}"))??;
+    match seen.first() {
+        Some(&MAGIC) => Ok(false),
+        Some(_) if shared.config.classic => Ok(true),
+        Some(_) => Err(Refused(
+            "it doesn't speak Gantry's HA protocol. If it is an Apache slave that shall follow this broker, set \
+             gantryClassicHa=true: the classic protocol has no authentication"
+                .to_owned(),
+        )
+        .into()),
+        None => bail!("the peer closed the connection"),
+    }
 }
 
 /// However a session ends, it is known to have ended.

@@ -6,6 +6,7 @@ use super::names;
 use super::{Services, json, now_ms};
 use gantry_remoting::body::heartbeat::{ConsumeFromWhere, ConsumeType, MessageModel, SubscriptionData};
 use gantry_remoting::body::kv_table::KvTable;
+use gantry_remoting::body::topic_config::DataVersion;
 use gantry_remoting::code::response;
 use gantry_remoting::headers::admin::{
     GetConsumeStats, GetConsumerConnectionList, GetProducerConnectionList, GetTopicStatsInfo,
@@ -53,11 +54,12 @@ struct TopicList {
     broker_addr: String,
 }
 
-/// RocketMQ's `ConsumerOffsetSerializeWrapper`.
+/// RocketMQ's `ConsumerOffsetSerializeWrapper` and `DelayOffsetSerializeWrapper`. Its slaves don't do without the version.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct AllOffsets {
-    offset_table: BTreeMap<String, super::offsets::QueueOffsets>,
+struct AllOffsets<K: Ord, V> {
+    data_version: DataVersion,
+    offset_table: BTreeMap<K, V>,
 }
 
 impl Services {
@@ -148,7 +150,12 @@ impl Services {
     pub(super) fn all_offsets(&self) -> Result<Response, Refusal> {
         let all = self.live.offsets.all();
         let offset_table = all.into_iter().map(|(topic, group, queues)| (format!("{topic}@{group}"), queues)).collect();
-        json(&AllOffsets { offset_table })
+        json(&AllOffsets { data_version: version_of_now(), offset_table })
+    }
+
+    /// GET_ALL_DELAY_OFFSET: what the log says, so that whoever follows it never takes a message for delivered whose copy it lacks.
+    pub(super) fn all_delay_offsets(&self) -> Result<Response, Refusal> {
+        json(&AllOffsets { data_version: version_of_now(), offset_table: self.metadata.confirmed_delay() })
     }
 
     /// GET_BROKER_CONFIG: what the services go by, as properties text.
@@ -197,6 +204,11 @@ impl Services {
         let topic = serde_json::Value::from(topic);
         format!(r#"{{"brokerName":{broker},"queueId":{queue},"topic":{topic}}}"#)
     }
+}
+
+/// Of tables that change all the time and count no changes.
+fn version_of_now() -> DataVersion {
+    DataVersion { timestamp: now_ms(), ..DataVersion::default() }
 }
 
 fn connection_view(member: &Member<Arc<Connection>>) -> ConnectionView {

@@ -11,6 +11,8 @@ pub struct ServicesConfig {
     pub cluster_name: String,
     /// `brokerName`
     pub broker_name: String,
+    /// `brokerId`: under which it is known while it is a slave
+    pub broker_id: i64,
     /// `regionId`, told to producers in every send's answer
     pub region_id: String,
     /// Address written into the records as store host: `brokerIP1:listenPort`. Message ids carry it.
@@ -61,6 +63,7 @@ impl Default for ServicesConfig {
         Self {
             cluster_name: "DefaultCluster".into(),
             broker_name: "broker-a".into(),
+            broker_id: 0,
             region_id: "DefaultRegion".into(),
             store_host: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10911),
             config_dir: PathBuf::from("config"),

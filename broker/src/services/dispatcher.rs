@@ -55,6 +55,9 @@ impl Services {
             code::GET_BROKER_RUNTIME_INFO => return self.runtime_info(),
             code::GET_SYSTEM_TOPIC_LIST_FROM_BROKER => return self.system_topics(),
             code::GET_ALL_CONSUMER_OFFSET => return self.all_offsets(),
+            code::GET_ALL_DELAY_OFFSET => return self.all_delay_offsets(),
+            code::GET_BROKER_HA_STATUS => return self.ha_status(),
+            code::GET_BROKER_EPOCH_CACHE => return self.epoch_cache(),
             _ => {}
         }
         // From here on only the master knows, or may decide.

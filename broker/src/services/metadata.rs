@@ -16,6 +16,7 @@ use super::tables::{Change, ChangeSet, Tables};
 use bytes::Bytes;
 use gantry_store::{Append, NewMessage, QueueOffset, ReadError, ReadLimits, Store, record};
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -173,6 +174,11 @@ impl Metadata {
         let confirmed = self.confirmed.lock();
         *self.author.lock() = None;
         self.live.reset(&confirmed.tables);
+    }
+
+    /// How far delayed messages were delivered, by level, as far as the log says.
+    pub fn confirmed_delay(&self) -> BTreeMap<u32, u64> {
+        self.confirmed.lock().tables.delay.clone()
     }
 
     /// Everything confirmed, for a replica that starts from the log's oldest byte.

@@ -17,6 +17,7 @@ pub mod failure;
 mod filter;
 mod group_requests;
 pub mod groups;
+mod ha_requests;
 pub mod live;
 mod lock;
 mod long_polling;
@@ -41,7 +42,7 @@ mod tests;
 
 pub use config::ServicesConfig;
 pub use failure::Refusal;
-pub use seam::{Done, Log, NotServing, Role, SendFailure, Submission, Wait};
+pub use seam::{Done, Log, NotServing, Replication, Role, SendFailure, Submission, Wait};
 pub use send_reply::SendReply;
 
 use clients::Clients;
@@ -56,7 +57,7 @@ use lock::QueueLocks;
 use long_polling::WaitingRoom;
 use metadata::Metadata;
 use parking_lot::Mutex;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
@@ -69,6 +70,7 @@ pub struct Services {
     store: Store,
     log: Arc<dyn Log>,
     role: Arc<dyn Role>,
+    replication: OnceLock<Arc<dyn Replication>>,
     live: Arc<Live>,
     metadata: Metadata,
     clients: Clients<Arc<Connection>>,
@@ -121,6 +123,7 @@ impl Services {
             store,
             log,
             role,
+            replication: OnceLock::new(),
             live,
             metadata,
             clients: Clients::default(),

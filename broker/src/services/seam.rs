@@ -2,6 +2,7 @@
 
 use super::failure::Refusal;
 use super::send_reply::SendReply;
+use gantry_remoting::body::ha::{EpochEntry, HaRuntimeInfo};
 use gantry_remoting::code::response;
 use gantry_store::{Append, Appended};
 
@@ -129,6 +130,18 @@ impl SendFailure {
         };
         Refusal::new(code, self.to_string())
     }
+}
+
+/// How this replica replicates, for administrators who ask.
+pub trait Replication: Send + Sync {
+    /// Is it master?
+    fn is_master(&self) -> bool;
+
+    /// Its connections, to its slaves or to its master.
+    fn ha_status(&self) -> HaRuntimeInfo;
+
+    /// Its log's epochs, oldest first, and its log's end.
+    fn epochs(&self) -> (Vec<EpochEntry>, i64);
 }
 
 /// What this replica is now, as far as clients are concerned.

@@ -9,7 +9,7 @@ use super::verdict::{Fault, Verdict};
 pub(super) fn check(ledger: &Ledger, circumstances: &Circumstances, verdict: &mut Verdict) {
     check_copies(ledger, verdict);
     check_redeliveries(ledger, circumstances, verdict);
-    check_retries(ledger, verdict);
+    check_retries(ledger, circumstances, verdict);
 }
 
 /// Copies in the log: each needs an attempt.
@@ -49,17 +49,21 @@ fn check_redeliveries(ledger: &Ledger, circumstances: &Circumstances, verdict: &
     }
 }
 
-/// What comes from a retry topic was asked for by a consumer before.
-fn check_retries(ledger: &Ledger, verdict: &mut Verdict) {
+/// What comes from a retry topic was asked for by a consumer before. After a fault it may come once more: what was delivered shortly
+/// before is delivered again.
+fn check_retries(ledger: &Ledger, circumstances: &Circumstances, verdict: &mut Verdict) {
+    let first_fault_us = circumstances.faults_us.iter().min();
     let mut asked: HashMap<&str, i64> = HashMap::new();
     for delivery in &ledger.deliveries {
         if delivery.topic.starts_with("%RETRY%") {
             let left = asked.entry(&delivery.id).or_default();
             *left -= 1;
-            if *left < 0 {
-                verdict.add(Fault::Redelivery, || format!("{} was retried, and nobody asked for it", delivery.id));
-            } else {
+            if *left >= 0 {
                 verdict.counts.retried += 1;
+            } else if first_fault_us.is_some_and(|fault_us| *fault_us <= delivery.t) {
+                verdict.counts.redelivered += 1;
+            } else {
+                verdict.add(Fault::Redelivery, || format!("{} was retried, and nobody asked for it", delivery.id));
             }
         }
         if delivery.later {

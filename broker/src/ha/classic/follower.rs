@@ -67,6 +67,7 @@ pub(crate) async fn follow(
     let stream = stream.context("connecting took too long").and_then(|opened| Ok(opened?));
     let stream = stream.with_context(|| format!("its HA address {}", master.ha_address))?;
     stream.set_nodelay(true)?;
+    core.upstream.opened(&master.ha_address);
     let written_in = align(core, epoch, begin, own, info.max_offset).await?;
     let (from, mut to) = stream.into_split();
     write_offset(&mut to, begin.request, settings).await?;
@@ -122,6 +123,7 @@ impl Following<'_> {
                 bail!("it sent what belongs at {}; expected at {expected}", header.offset);
             }
             self.core.heard_master(epoch);
+            self.core.upstream.read(piece.len() as u64);
             // Only now: in one read with the first report a second one would be taken for it.
             if let Some(heard) = first_heard.take()
                 && heard.send(()).is_err()
@@ -203,6 +205,7 @@ async fn acknowledge(
         let Some(marks) = core.slave_marks(epoch) else { bail!("this replica is no slave of this master any more") };
         let end = if settings.ack_flushed { marks.flushed.min(marks.written) } else { marks.written };
         write_offset(&mut to, end.0, settings).await?;
+        core.upstream.wrote();
         tokio::select! {
             changed = written.changed() => changed?,
             changed = moved.changed() => changed?,

@@ -29,7 +29,6 @@ impl Header {
     }
 
     /// Writes a header.
-    #[cfg(test)]
     pub(super) fn encode(self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..8].copy_from_slice(&self.offset.to_be_bytes());
