@@ -4,8 +4,8 @@
 //! and where the slave must cut), then appends down and cumulative acknowledgements up, neither waiting for the other.
 
 mod beginning;
-mod cold;
 pub(crate) mod classic;
+mod cold;
 mod follower;
 mod frame;
 mod link;

@@ -122,18 +122,23 @@ impl Scene {
     }
 
     fn gantry(&self, role: &str, id: u32) -> anyhow::Result<Broker> {
+        let folder = self.folder.path().join("gantry");
+        std::fs::create_dir_all(&folder)?;
         let (port, ha_port) = self.ports(id)?;
-        let keys = [
-            ("brokerName", "broker-a".to_owned()),
-            ("brokerRole", role.to_owned()),
-            ("brokerId", id.to_string()),
-            ("listenPort", port.to_string()),
-            ("haListenPort", ha_port.to_string()),
-            ("namesrvAddr", self.names.address().to_owned()),
-            ("mappedFileSizeCommitLog", SEGMENT_BYTES.to_string()),
-            ("gantryClassicHa", "true".to_owned()),
+        let (id, port, ha_port) = (id.to_string(), port.to_string(), ha_port.to_string());
+        let segment_bytes = SEGMENT_BYTES.to_string();
+        let settings = [
+            ("brokerRole", role),
+            ("brokerId", &id),
+            ("listenPort", &port),
+            ("haListenPort", &ha_port),
+            ("namesrvAddr", self.names.address()),
+            ("mappedFileSizeCommitLog", &segment_bytes),
+            ("gantryClassicHa", "true"),
         ];
-        Broker::start(&self.folder.path().join("gantry"), &keys)
+        let mut broker = Broker::new(&folder, &folder.join("store"), &settings);
+        broker.start()?;
+        Ok(broker)
     }
 
     fn ports(&self, id: u32) -> anyhow::Result<(u16, u16)> {
@@ -143,7 +148,7 @@ impl Scene {
     /// Has a Gantry slave of the Apache master take over all it has; then both are stopped. Answers when the master was.
     fn to_gantry(&self, master: apache::Broker, exchange: &mut Running) -> anyhow::Result<i64> {
         let mut slave = self.gantry("SLAVE", 1)?;
-        slave.wait_for_line("caught up")?;
+        wait::until("the slave to catch up", WITHIN, || Ok(slave.said().contains("caught up").then_some(())))?;
         // From now on what is acknowledged is on the slave, too: the master can be stopped at any moment.
         for (key, value) in [("inSyncReplicas", "2"), ("brokerRole", "SYNC_MASTER")] {
             if self.version == Version::V5 || key == "brokerRole" {
@@ -160,7 +165,7 @@ impl Scene {
     }
 
     /// Has an empty Apache slave take over all that Gantry's master has; then both are stopped.
-    fn to_apache(&self, master: Broker) -> anyhow::Result<()> {
+    fn to_apache(&self, mut master: Broker) -> anyhow::Result<()> {
         let slave = self.apache("second", "SLAVE", 1)?;
         let end = admin::log_end(&self.master_address())?;
         let offsets = self.folder.path().join("second/store/config/consumerOffset.json");

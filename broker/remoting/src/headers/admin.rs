@@ -24,6 +24,15 @@ headers! {
         "producerGroup" => producer_group: &'a str,
     }
 
+    /// QUERY_CONSUME_QUEUE (321): what a consume queue points at.
+    pub struct QueryConsumeQueue<'a> {
+        "topic" => topic: &'a str,
+        "queueId" => queue_id: i32,
+        "index" => index: i64,
+        "count" => count: i32,
+        "consumerGroup" => consumer_group: Option<&'a str>,
+    }
+
     /// GET_TOPIC_STATS_INFO (202).
     pub struct GetTopicStatsInfo<'a> {
         "topic" => topic: &'a str,

@@ -21,7 +21,7 @@ use super::assembler::Assembler;
 use super::begin::{Begin, Ends};
 use super::metadata;
 use super::wire::{HEADER_BYTES, Header};
-use crate::core::{Align, Core, Job, Raw};
+use crate::core::{Align, Beginning, Core, Job, Raw};
 use crate::registration::NamedMaster;
 use crate::services::Services;
 
@@ -68,7 +68,8 @@ pub(crate) async fn follow(
     let stream = stream.with_context(|| format!("its HA address {}", master.ha_address))?;
     stream.set_nodelay(true)?;
     core.upstream.opened(&master.ha_address);
-    let written_in = align(core, epoch, begin, own, info.max_offset).await?;
+    let beginning = if begin.anew { Some(beginning(&client, begin.end).await?) } else { None };
+    let written_in = align(core, epoch, begin, own, info.max_offset, beginning).await?;
     let (from, mut to) = stream.into_split();
     write_offset(&mut to, begin.request, settings).await?;
     info!(master = master.address, version = info.version, from = begin.end, "following an Apache master");
@@ -84,13 +85,25 @@ pub(crate) async fn follow(
     }
 }
 
+/// With which numbers queues go on of which the master's log has nothing left. Its metadata come with the first round, as always.
+async fn beginning(client: &Client, oldest: u64) -> Result<Beginning> {
+    Ok(Beginning { queue_numbers: metadata::drained_queues(client, oldest).await?, install: Box::new(|| Ok(())) })
+}
+
 /// Brings the log where it is to go on. Answers the epoch that the pieces are entered under, and where it began.
-async fn align(core: &Core, epoch: Epoch, begin: Begin, own: Ends, masters_end: u64) -> Result<(Epoch, u64)> {
+async fn align(
+    core: &Core,
+    epoch: Epoch,
+    begin: Begin,
+    own: Ends,
+    masters_end: u64,
+    beginning: Option<Beginning>,
+) -> Result<(Epoch, u64)> {
     // An Apache master has no epochs; what this log has stays as it is known here, and nothing of it is a divergent tail.
     let (epochs, anew) = if begin.anew { (EpochTable::default(), Some(own.end)) } else { (core.epochs(), None) };
     let welcome = Welcome { epoch, epochs, cut: begin.end, anew, end: masters_end };
     let (done, aligned) = oneshot::channel();
-    core.submit_job(Job::Align(Align { welcome, done }));
+    core.submit_job(Job::Align(Align { welcome, beginning, done }));
     let end = aligned.await.context("the log's writer has ended")??;
     assert_eq!(end, begin.end, "nobody else appends to a slave's log");
     let opened = core.epochs().last().filter(|last| last.epoch == epoch);

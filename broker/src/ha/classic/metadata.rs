@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use gantry_remoting::body::{self, kv_table::KvTable};
+use gantry_remoting::body::{self, kv_table::KvTable, topic_config::TopicConfigs};
 use gantry_remoting::code::{request, response};
+use gantry_remoting::headers::admin::QueryConsumeQueue;
+use gantry_remoting::headers::offset::{GetMaxOffset, OffsetResponse};
 use gantry_remoting::{Client, Command};
+use gantry_store::{QueueNumber, QueueOffset};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -86,6 +89,42 @@ async fn round(client: &Client, core: &Core, services: &Services) -> Result<()> 
     Ok(())
 }
 
+/// Queues whose last message lies before the log's oldest byte, and the numbers with which they go on: no record of the log tells.
+pub(super) async fn drained_queues(client: &Client, oldest: u64) -> Result<Vec<QueueNumber>> {
+    let topics: TopicConfigs = body::parse(&ask(client, request::GET_ALL_TOPIC_CONFIG).await?)?;
+    let mut drained = Vec::new();
+    for (topic, config) in &topics.topic_config_table {
+        for queue_id in 0..config.read_queue_nums.max(config.write_queue_nums).max(0) {
+            let header = GetMaxOffset { topic, queue_id, committed: None };
+            let answer = invoke(client, Command::request(request::GET_MAX_OFFSET).with_header(&header)).await?;
+            let next = answer.header::<OffsetResponse>()?.offset;
+            if next > 0 && last_position(client, topic, queue_id, next - 1).await?.is_none_or(|last| last < oldest) {
+                let next = QueueOffset(next as u64);
+                drained.push(QueueNumber { topic: topic.as_str().into(), queue_id: queue_id as u32, next });
+            }
+        }
+    }
+    Ok(drained)
+}
+
+/// Where a queue's message lies in the log; none if the queue doesn't have it any more.
+async fn last_position(client: &Client, topic: &str, queue_id: i32, index: i64) -> Result<Option<u64>> {
+    #[derive(Default, serde::Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Body {
+        queue_data: Option<Vec<Unit>>,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Unit {
+        physic_offset: u64,
+    }
+    let header = QueryConsumeQueue { topic, queue_id, index, count: 1, consumer_group: None };
+    let answer = invoke(client, Command::request(request::QUERY_CONSUME_QUEUE).with_header(&header)).await?;
+    let body: Body = body::parse(&answer.body.to_bytes())?;
+    Ok(body.queue_data.unwrap_or_default().first().map(|unit| unit.physic_offset))
+}
+
 async fn runtime_info(client: &Client) -> Result<KvTable> {
     Ok(body::parse(&ask(client, request::GET_BROKER_RUNTIME_INFO).await?)?)
 }
@@ -97,10 +136,15 @@ fn number(table: &KvTable, key: &str) -> Result<u64> {
 }
 
 async fn ask(client: &Client, code: i32) -> Result<Bytes> {
-    let answer = client.invoke(Command::request(code), ANSWER_WITHIN).await?;
+    Ok(invoke(client, Command::request(code)).await?.body.to_bytes())
+}
+
+async fn invoke(client: &Client, request: Command) -> Result<Command> {
+    let code = request.code;
+    let answer = client.invoke(request, ANSWER_WITHIN).await?;
     if answer.code != response::SUCCESS {
         let name = request::name(code).unwrap_or_default();
         bail!("{} refused {name} with code {}: {}", client.addr(), answer.code, answer.remark.unwrap_or_default());
     }
-    Ok(answer.body.to_bytes())
+    Ok(answer)
 }
