@@ -1,7 +1,8 @@
 //! Who is master. One `Elector` a group; the shell around it carries sessions, the record's store and the clock.
 //!
 //! Invariants kept here:
-//! - *Election*: only a member of the record's in-sync set becomes master; an unclean election is never automatic.
+//! - *Election*: only a member of the record's in-sync set becomes master; an unclean election is never automatic. When all members
+//!   of the set are there and each was torn by a power cut, a replica outside it is taken if its log goes farther than theirs.
 //! - *Epoch*: each new master's epoch is max(record, every reachable replica's promise) + 1. A record below what a replica has
 //!   promised was restored from the past, and its set proves nothing: when every replica of the group has answered, the one that
 //!   serves by the newest promise, or else has the newest log, becomes master.
@@ -538,7 +539,7 @@ impl Elector {
         let Some(recorded) = &self.recorded else { return };
         if let (Purpose::Elect { .. }, Some(old)) = (&purpose, &recorded.record) {
             assert!(
-                old.in_sync.contains(&record.master) || self.newer_promise(old.epoch).is_some(),
+                old.in_sync.contains(&record.master) || self.newer_promise(old.epoch).is_some() || self.is_torn(old),
                 "invariant Election: {} is not in {:?}",
                 record.master,
                 old.in_sync

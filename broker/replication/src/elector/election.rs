@@ -71,6 +71,12 @@ impl Elector {
         self.reachable().find(|seat| seat.report.promised > epoch)
     }
 
+    /// All members of the set are there, and none is known to hold everything that it acknowledged.
+    pub(super) fn is_torn(&self, record: &GroupRecord) -> bool {
+        let torn = |member: &Member| self.reachable().any(|seat| seat.hello.member == *member && !seat.report.intact);
+        record.in_sync.iter().all(torn)
+    }
+
     /// The replicas without a session.
     fn absent(&self) -> Vec<String> {
         let is_absent = |name: &&String| self.seats.get(*name).is_none_or(|seat| seat.session.is_none());
@@ -213,6 +219,10 @@ impl Elector {
         if gathering && answered.len() < self.config.min_in_sync.min(record.in_sync.len()) {
             return;
         }
+        if gathering && self.is_torn(record) && !self.absent().is_empty() {
+            // A replica outside the set may hold what the set has lost.
+            return;
+        }
         match self.choose(record, &answered) {
             Err(why) => self.tell(Notice::Stuck(why)),
             Ok((master, in_sync)) => {
@@ -289,6 +299,16 @@ impl Elector {
                 return Err(format!(
                     "every in-sync member that answers lost unflushed data in a crash; waiting for {missing}"
                 ));
+            }
+            // Nor is a replica outside the set worse for that: one that was down, with its disk whole, may hold what they all lost.
+            let log = |seat: &&Seat| (seat.report.last_epoch, seat.report.max_offset);
+            let outside = self.reachable().filter(|seat| !record.in_sync.contains(&seat.hello.member));
+            let known: Vec<_> = outside.filter(|seat| self.config.replicas.contains(&seat.hello.member.name)).collect();
+            if let Some(more) = known.into_iter().rev().max_by_key(log)
+                && answered.iter().all(|seat| log(seat) < log(&more))
+            {
+                let master = more.hello.member.clone();
+                return Ok((master.clone(), BTreeSet::from([master])));
             }
             fit = answered.to_vec();
         }

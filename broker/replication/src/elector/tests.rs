@@ -426,6 +426,20 @@ fn members_that_lost_unflushed_data_wait_for_one_another() {
 }
 
 #[test]
+fn when_the_whole_set_is_torn_a_whole_log_outside_it_is_better() {
+    let mut rig = Rig::steady(Mode::Sync);
+    let alone = GroupRecord { revision: 2, in_sync: BTreeSet::from([rig.record().master]), ..rig.record() };
+    rig.register = (Some(alone), rig.register.1 + 1);
+    rig.pass(11_000);
+    rig.kill("r0");
+    rig.fake("r0").hello.report.intact = false;
+    rig.fake("r0").hello.report.max_offset = 60;
+    rig.join("r0");
+    rig.pass(3_000);
+    assert_eq!((rig.record().master.name.as_str(), names(&rig.record())), ("r1", vec!["r1"]));
+}
+
+#[test]
 fn a_member_that_got_back_what_a_crash_took_needs_no_new_session_to_be_elected() {
     let mut rig = Rig::steady(Mode::Sync);
     rig.kill("r1");

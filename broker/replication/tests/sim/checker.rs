@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use gantry_replication::master::Mode;
 use gantry_replication::{Epoch, GroupRecord, Member, StoreId};
 
-use crate::disk::Entry;
+use crate::disk::{Entry, Settled};
 use crate::env::Env;
 use crate::net::Node;
 
@@ -246,6 +246,7 @@ impl Env {
                 self.checker.counts.alters += 1;
                 self.set_altered(before, &after);
             } else if self.is_true(before)
+                && !self.is_torn(before)
                 && (!before.in_sync.contains(&after.master) || !after.in_sync.is_subset(&before.in_sync))
             {
                 self.checker.fail(format!(
@@ -256,7 +257,21 @@ impl Env {
                 self.checker.fail(format!("Epoch: {} follows {}", after.epoch, before.epoch));
             }
         }
+        let elected = before.is_some_and(|before| before.epoch < after.epoch && self.is_torn(before));
         self.checker.true_record = Some(after);
+        if elected {
+            // Whatever the elector could choose from.
+            self.disk_lost(true);
+        }
+    }
+
+    /// Whether each of the set was torn by a power cut, as it knows itself, or has no disk any more.
+    fn is_torn(&self, record: &GroupRecord) -> bool {
+        let mut members = record.in_sync.iter().filter(|member| self.is_member(member));
+        members.all(|member| {
+            let disk = &self.disks[node_of(member)];
+            !self.setup.flush_sync && disk.settled != Settled::InBoot(disk.boot)
+        })
     }
 
     /// Whether that record was not restored from the past.
