@@ -45,6 +45,12 @@ pub struct ServicesConfig {
     pub max_pull_messages: u32,
     /// `maxTransferBytesOnMessageInMemory`
     pub max_pull_bytes: u32,
+    /// `defaultQueryMaxNum`: messages that a query by unique key gives
+    pub max_unique_query: u32,
+    /// `maxMsgsNumBatch`: messages that any query by key gives
+    pub max_query: u32,
+    /// `queryThreadPoolQueueCapacity`: requests that may wait for what is on disk
+    pub max_queued_queries: usize,
     /// How much of the log counts as being in memory (RocketMQ: 40 % of the machine's): a group that has no offset
     /// starts at 0 only when the queue's first message lies within
     pub in_memory_bytes: u64,
@@ -80,6 +86,9 @@ impl Default for ServicesConfig {
             max_held_pulls: 100_000,
             max_pull_messages: 32,
             max_pull_bytes: 256 << 10,
+            max_unique_query: 32,
+            max_query: 64,
+            max_queued_queries: 20_000,
             in_memory_bytes: memory_share(),
             client_expiry_ms: 120_000,
             queue_lock_ms: 60_000,

@@ -2,6 +2,7 @@
 
 use super::Services;
 use super::failure::Refusal;
+use super::off_thread;
 use super::send::Sends;
 use gantry_remoting::code::request as code;
 use gantry_remoting::code::response;
@@ -21,6 +22,12 @@ impl Handler for Services {
                 code::DELETE_TOPIC_IN_BROKER => self.delete_topic(inbound),
                 code::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => self.update_group(inbound),
                 code::DELETE_SUBSCRIPTIONGROUP => self.delete_group(inbound),
+                code::QUERY_MESSAGE
+                | code::VIEW_MESSAGE_BY_ID
+                | code::SEARCH_OFFSET_BY_TIMESTAMP
+                | code::GET_EARLIEST_MSG_STORETIME
+                | code::GET_TOPIC_STATS_INFO
+                | code::GET_CONSUME_STATS => self.answer_from_disk(connection, inbound),
                 _ => self.answer_now(connection, inbound),
             }
         }
@@ -35,6 +42,17 @@ impl Handler for Services {
 }
 
 impl Services {
+    /// Where an answer comes from the disk, as like as not, no network thread waits for it.
+    fn answer_from_disk(&self, connection: &Arc<Connection>, inbound: Inbound) {
+        let connection = Arc::clone(connection);
+        if let Err(inbound) =
+            self.off_thread(inbound, move |services, inbound| services.answer_now(&connection, inbound))
+        {
+            let refusal = Refusal::new(response::SYSTEM_BUSY, off_thread::BUSY);
+            inbound.ticket.reply_failure(refusal.code, refusal.remark);
+        }
+    }
+
     fn answer_now(&self, connection: &Arc<Connection>, inbound: Inbound) {
         let Inbound { request, ticket } = inbound;
         match self.answer(connection, &request) {
@@ -73,6 +91,7 @@ impl Services {
             code::GET_MIN_OFFSET => self.min_offset(request),
             code::SEARCH_OFFSET_BY_TIMESTAMP => self.search_offset(request),
             code::GET_EARLIEST_MSG_STORETIME => self.earliest_store_time(request),
+            code::QUERY_MESSAGE => self.query_message(request),
             code::VIEW_MESSAGE_BY_ID => self.view_message(request),
             code::GET_CONSUMER_CONNECTION_LIST => self.consumer_connections(request),
             code::GET_PRODUCER_CONNECTION_LIST => self.producer_connections(request),

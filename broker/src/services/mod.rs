@@ -23,9 +23,11 @@ mod lock;
 mod long_polling;
 pub mod metadata;
 pub mod names;
+mod off_thread;
 mod offset_requests;
 pub mod offsets;
 mod pull;
+mod query_requests;
 pub mod seam;
 mod send;
 mod send_back;
@@ -56,6 +58,7 @@ use live::Live;
 use lock::QueueLocks;
 use long_polling::WaitingRoom;
 use metadata::Metadata;
+use off_thread::Disk;
 use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -76,6 +79,7 @@ pub struct Services {
     clients: Clients<Arc<Connection>>,
     locks: QueueLocks,
     waiting: WaitingRoom<pull::Pull>,
+    disk: Disk,
     delay_levels: DelayLevels,
     region: Arc<str>,
     schedule_topic: Arc<str>,
@@ -129,6 +133,7 @@ impl Services {
             clients: Clients::default(),
             locks: QueueLocks::new(config.queue_lock_ms),
             waiting: WaitingRoom::new(config.max_held_pulls),
+            disk: Disk::new(config.max_queued_queries),
             delay_levels,
             region: config.region_id.as_str().into(),
             schedule_topic: names::SCHEDULE_TOPIC.into(),

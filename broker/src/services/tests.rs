@@ -3,5 +3,6 @@
 mod delays;
 mod harness;
 mod metadata_log;
+mod queries;
 mod retries;
 mod send_and_pull;

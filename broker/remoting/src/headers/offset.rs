@@ -48,6 +48,29 @@ headers! {
         "queueId" => queue_id: i32,
     }
 
+    /// QUERY_MESSAGE (12).
+    pub struct QueryMessage<'a> {
+        "topic" => topic: &'a str,
+        /// A word of the message's KEYS, or its unique key.
+        "key" => key: &'a str,
+        "maxNum" => max_num: i32,
+        /// Milliseconds since 1970.
+        "beginTimestamp" => begin_timestamp: i64,
+        "endTimestamp" => end_timestamp: i64,
+        /// `true`: the key is a unique one, and the broker says how many it gives.
+        "_UNIQUE_KEY_QUERY" => unique: Option<&'a str>,
+        /// Since 5.5: `K` (default) keys, `U` unique keys, `T` tags.
+        "indexType" => index_type: Option<&'a str>,
+    }
+
+    /// Answer to code 12; the records are its body.
+    pub struct QueryMessageResponse {
+        /// Milliseconds since 1970.
+        "indexLastUpdateTimestamp" => index_last_update_timestamp: i64,
+        /// RocketMQ writes it so.
+        "indexLastUpdatePhyoffset" => index_last_update_physical: i64,
+    }
+
     /// Answer to codes 14, 29, 30, 31.
     pub struct OffsetResponse {
         "offset" => offset: i64,
