@@ -328,6 +328,8 @@ impl Keys {
             max_held_pulls: self.or("pullThreadPoolQueueCapacity", default.max_held_pulls)?,
             max_pull_messages: self.or("maxTransferCountOnMessageInMemory", default.max_pull_messages)?,
             max_pull_bytes: self.or("maxTransferBytesOnMessageInMemory", default.max_pull_bytes)?,
+            max_old_pull_messages: self.or("maxTransferCountOnMessageInDisk", default.max_old_pull_messages)?,
+            max_old_pull_bytes: self.or("maxTransferBytesOnMessageInDisk", default.max_old_pull_bytes)?,
             max_unique_query: self.or("defaultQueryMaxNum", default.max_unique_query)?,
             max_query: self.or("maxMsgsNumBatch", default.max_query)?,
             max_queued_queries: self.or("queryThreadPoolQueueCapacity", default.max_queued_queries)?,

@@ -45,6 +45,10 @@ pub struct ServicesConfig {
     pub max_pull_messages: u32,
     /// `maxTransferBytesOnMessageInMemory`
     pub max_pull_bytes: u32,
+    /// `maxTransferCountOnMessageInDisk`: the same for messages farther behind than `in_memory_bytes`
+    pub max_old_pull_messages: u32,
+    /// `maxTransferBytesOnMessageInDisk`
+    pub max_old_pull_bytes: u32,
     /// `defaultQueryMaxNum`: messages that a query by unique key gives
     pub max_unique_query: u32,
     /// `maxMsgsNumBatch`: messages that any query by key gives
@@ -86,6 +90,8 @@ impl Default for ServicesConfig {
             max_held_pulls: 100_000,
             max_pull_messages: 32,
             max_pull_bytes: 256 << 10,
+            max_old_pull_messages: 8,
+            max_old_pull_bytes: 64 << 10,
             max_unique_query: 32,
             max_query: 64,
             max_queued_queries: 20_000,

@@ -75,7 +75,7 @@ impl Services {
 
     async fn deliver_level(&self, level: u32) -> Level {
         let from = self.live.delay.get(level);
-        let limits = ReadLimits { max_count: BATCH, max_bytes: BATCH_BYTES };
+        let limits = ReadLimits::new(BATCH, BATCH_BYTES);
         let read = match self.store.read_queue(&self.schedule_topic, level - 1, QueueOffset(from), limits, |_| true) {
             Ok(read) => read,
             Err(problem) => {

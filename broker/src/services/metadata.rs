@@ -127,7 +127,7 @@ impl Metadata {
                 );
                 confirmed.tables.next = range.min.0;
             }
-            let limits = ReadLimits { max_count: 256, max_bytes: 4 << 20 };
+            let limits = ReadLimits::new(256, 4 << 20);
             let from = QueueOffset(confirmed.tables.next);
             let read = self.store.read_queue(METADATA_TOPIC, 0, from, limits, |_| true)?;
             for record in &read.messages {

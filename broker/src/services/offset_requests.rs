@@ -108,7 +108,7 @@ impl Services {
         if range.min.0 > 0 {
             return Ok(false);
         }
-        let limits = ReadLimits { max_count: 1, max_bytes: 1 };
+        let limits = ReadLimits::new(1, 1);
         let read = self.store.read_queue(topic, queue, QueueOffset(0), limits, |_| true)?;
         let Some(first) = read.messages.first() else { return Ok(true) };
         let physical = record::decode(first).map_err(|damage| damaged(topic, &damage))?.physical;

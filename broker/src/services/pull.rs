@@ -5,12 +5,13 @@ use super::failure::Refusal;
 use super::filter::{TagFilter, check_type};
 use super::long_polling::Wanted;
 use super::names;
+use super::off_thread;
 use super::topics::{Topic, perm};
 use bytes::Bytes;
 use gantry_remoting::code::response;
 use gantry_remoting::headers::pull::{PullMessage, PullMessageResponse, sys_flag};
 use gantry_remoting::{Body, Inbound, Ticket};
-use gantry_store::{Dispatched, QueueOffset, ReadLimits, ReadQueue, ReadStatus};
+use gantry_store::{Dispatched, OldLimits, QueueOffset, ReadError, ReadLimits, ReadQueue, ReadStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -93,14 +94,13 @@ impl Services {
     fn answer_or_hold(&self, mut pull: Pull) {
         loop {
             let filter = &pull.filter;
-            let read =
-                self.store.read_queue(&pull.topic, pull.queue, pull.from, pull.limits, |code| filter.accepts(code));
+            let read = self
+                .store
+                .read_queue_cached(&pull.topic, pull.queue, pull.from, pull.limits, |code| filter.accepts(code));
             let read = match read {
-                Ok(read) => read,
-                Err(problem) => {
-                    let refusal = Refusal::from(problem);
-                    return pull.ticket.reply_failure(refusal.code, refusal.remark);
-                }
+                Ok(Some(read)) => read,
+                Ok(None) => return self.answer_from_disk_later(pull),
+                Err(problem) => return pull.fail(problem),
             };
             let code = code_of(read.status, pull.from);
             let Some(deadline) = pull.deadline.filter(|_| code == response::PULL_NOT_FOUND) else {
@@ -110,6 +110,25 @@ impl Services {
                 None => return,
                 Some(again) => pull = again,
             }
+        }
+    }
+
+    /// What a consumer far behind wants has to come from the disk, and there is something: no network thread waits for it.
+    fn answer_from_disk_later(&self, pull: Pull) {
+        let later = self.off_thread(pull, |services, pull| {
+            let filter = &pull.filter;
+            let read =
+                services.store.read_queue(&pull.topic, pull.queue, pull.from, pull.limits, |code| filter.accepts(code));
+            match read {
+                Ok(read) => {
+                    let code = code_of(read.status, pull.from);
+                    pull.answer(code, read);
+                }
+                Err(problem) => pull.fail(problem),
+            }
+        });
+        if let Err(pull) = later {
+            pull.ticket.reply_failure(response::SYSTEM_BUSY, off_thread::BUSY);
         }
     }
 
@@ -164,6 +183,11 @@ impl Services {
             limits: ReadLimits {
                 max_count: max_count as usize,
                 max_bytes: max_bytes.min(self.config.max_pull_bytes) as usize,
+                old: Some(OldLimits {
+                    behind_bytes: self.config.in_memory_bytes,
+                    max_count: self.config.max_old_pull_messages as usize,
+                    max_bytes: self.config.max_old_pull_bytes as usize,
+                }),
             },
             filter,
             deadline: self.deadline(header),
@@ -222,6 +246,11 @@ impl Checked {
 }
 
 impl Pull {
+    fn fail(self, problem: ReadError) {
+        let refusal = Refusal::from(problem);
+        self.ticket.reply_failure(refusal.code, refusal.remark);
+    }
+
     fn answer(self, code: i32, read: ReadQueue) {
         let header = PullMessageResponse {
             suggest_which_broker_id: 0,

@@ -40,6 +40,11 @@ pub trait File: Send + Sync {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Reads as much as is there, at most `bytes.len()`; less only at the file's end.
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// The same of what is in memory, without waiting for the disk: less than asked for means that the rest isn't (or is past the
+    /// file's end). A file system that can't tell reads everything.
+    fn read_cached_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.read_at(bytes, offset)
+    }
     /// Makes the file `len` bytes long, every block of it reserved: later writes below `len` find room.
     fn allocate(&self, len: u64) -> io::Result<()>;
     /// Makes the file `len` bytes long, with a hole.

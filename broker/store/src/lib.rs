@@ -58,7 +58,9 @@ pub use events::{Dispatched, Events};
 pub use message::{Append, Appended, NewMessage, Truncated};
 pub use offset::{PhysicalOffset, QueueOffset};
 pub use queue_numbers::QueueNumber;
-pub use read::{Boundary, Query, QueryResult, QueueInfo, QueueRange, ReadLimits, ReadLog, ReadQueue, ReadStatus};
+pub use read::{
+    Boundary, OldLimits, Query, QueryResult, QueueInfo, QueueRange, ReadLimits, ReadLog, ReadQueue, ReadStatus,
+};
 pub use recovery::{RecoveryPhase, RecoveryProgress, RecoverySnapshot};
 pub use retention::{DeleteWhen, Disk, NotHours, Retention};
 pub use store::{Store, Watermarks, open, open_by_hand, open_on};

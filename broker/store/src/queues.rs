@@ -190,6 +190,21 @@ impl Queues {
         Ok(read.map_err(|error| (self.files.path(queue, file_no), error))? / UNIT_BYTES)
     }
 
+    /// The same of units that are in memory, without waiting for the disk; and how many could have been read.
+    pub(crate) fn read_cached(
+        &self,
+        queue: &Queue,
+        from: u64,
+        into: &mut [u8],
+    ) -> Result<(usize, usize), (PathBuf, io::Error)> {
+        let units = self.files.units_per_file();
+        let (file_no, index) = (from / units, from % units);
+        let wanted = (into.len() / UNIT_BYTES).min((units - index) as usize);
+        let Some(file) = self.files.existing(queue, file_no)? else { return Ok((0, 0)) };
+        let read = file.read_cached_at(&mut into[..wanted * UNIT_BYTES], index * UNIT_BYTES as u64);
+        Ok((read.map_err(|error| (self.files.path(queue, file_no), error))? / UNIT_BYTES, wanted))
+    }
+
     /// One unit; `None` if its file is gone.
     pub(crate) fn read_one(&self, queue: &Queue, at: u64) -> Result<Option<Unit>, (PathBuf, io::Error)> {
         let mut bytes = [0; UNIT_BYTES];

@@ -33,6 +33,35 @@ pub struct ReadLimits {
     pub max_count: usize,
     /// At most so many bytes, but one message in any case.
     pub max_bytes: usize,
+    /// Tighter limits for what is probably not in memory any more.
+    pub old: Option<OldLimits>,
+}
+
+/// Limits for messages that lie far behind the log's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OldLimits {
+    /// So far, in bytes.
+    pub behind_bytes: u64,
+    /// At most so many messages, one of which is old.
+    pub max_count: usize,
+    /// At most so many bytes, but one message in any case.
+    pub max_bytes: usize,
+}
+
+impl ReadLimits {
+    /// At most so many messages, and bytes.
+    pub const fn new(max_count: usize, max_bytes: usize) -> Self {
+        Self { max_count, max_bytes, old: None }
+    }
+
+    /// Whether what has been taken leaves no room for a message of `size` bytes, `behind` bytes before the log's end.
+    pub(crate) fn are_reached(&self, count: usize, bytes: usize, size: usize, behind: u64) -> bool {
+        let (mut max_count, mut max_bytes) = (self.max_count, self.max_bytes);
+        if let Some(old) = self.old.filter(|old| behind > old.behind_bytes) {
+            (max_count, max_bytes) = (max_count.min(old.max_count), max_bytes.min(old.max_bytes));
+        }
+        count > 0 && (bytes + size > max_bytes || count >= max_count)
+    }
 }
 
 /// RocketMQ's `GetMessageStatus`.

@@ -1,5 +1,6 @@
 //! The store as others see it: readers and watermarks.
 
+mod cached;
 mod open;
 mod query;
 mod read_cold;
@@ -145,6 +146,19 @@ impl Store {
         accept: impl Fn(i64) -> bool,
     ) -> Result<ReadQueue, ReadError> {
         read_queue::read_queue(self.shared(), topic, queue_id, from, limits, accept)
+    }
+
+    /// [`Store::read_queue`], if nothing that it needs has to come from the disk; else `None`, and nobody has waited. For
+    /// threads that must not wait.
+    pub fn read_queue_cached(
+        &self,
+        topic: &str,
+        queue_id: u32,
+        from: QueueOffset,
+        limits: ReadLimits,
+        accept: impl Fn(i64) -> bool,
+    ) -> Result<Option<ReadQueue>, ReadError> {
+        read_queue::read_queue_cached(self.shared(), topic, queue_id, from, limits, accept)
     }
 
     /// The message of a queue that a time stands for, see [`Boundary`]. Store timestamps are taken to grow.

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, SeekFrom};
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{Entry, File, Fs, Map, OpenMode, Space};
 
@@ -82,7 +83,7 @@ impl Fs for RealFs {
             .and_then(|()| rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive));
         match locked {
             Ok(()) => Ok(Some(Box::new(file))),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => Ok(None),
+            Err(Errno::AGAIN | Errno::ACCESS) => Ok(None),
             Err(other) => Err(other.into()),
         }
     }
@@ -106,12 +107,27 @@ impl File for RealFile {
         Ok(done)
     }
 
+    fn read_cached_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < bytes.len() {
+            let into = &mut [io::IoSliceMut::new(&mut bytes[done..])];
+            match rustix::io::preadv2(&self.0, into, offset + done as u64, ReadWriteFlags::NOWAIT) {
+                Ok(0) | Err(Errno::AGAIN) => break,
+                Ok(read) => done += read,
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => return self.read_at(bytes, offset),
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Ok(done)
+    }
+
     fn allocate(&self, len: u64) -> io::Result<()> {
         loop {
             match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len) {
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 // A file system without it (NFS, some FUSE): blocks are reserved by writing them.
-                Err(rustix::io::Errno::OPNOTSUPP) => return self.write_zeros(len),
+                Err(Errno::OPNOTSUPP) => return self.write_zeros(len),
                 other => return Ok(other?),
             }
         }
@@ -121,8 +137,8 @@ impl File for RealFile {
         loop {
             let flags = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
             match rustix::fs::fallocate(&self.0, flags, from, to - from) {
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::OPNOTSUPP) => return Ok(false),
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP) => return Ok(false),
                 other => return other.map(|()| true).map_err(Into::into),
             }
         }
@@ -148,9 +164,9 @@ impl File for RealFile {
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
         match rustix::fs::seek(&self.0, SeekFrom::Data(offset)) {
             Ok(at) => Ok(Some(at)),
-            Err(rustix::io::Errno::NXIO) => Ok(None),
+            Err(Errno::NXIO) => Ok(None),
             // A file system that can't tell: everything may be data.
-            Err(rustix::io::Errno::INVAL) => Ok((offset < self.len()?).then_some(offset)),
+            Err(Errno::INVAL) => Ok((offset < self.len()?).then_some(offset)),
             Err(other) => Err(other.into()),
         }
     }

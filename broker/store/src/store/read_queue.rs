@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::cached::Source;
 use super::read_log::slice;
 use crate::queues::Queue;
 use crate::queues::unit::{UNIT_BYTES, Unit};
@@ -22,8 +23,31 @@ pub(super) fn read_queue(
     limits: ReadLimits,
     accept: impl Fn(i64) -> bool,
 ) -> Result<ReadQueue, ReadError> {
+    read(shared, (topic, queue_id, from), limits, accept, &mut Source::Disk)
+        .map(|read| read.unwrap_or_else(|| unreachable!("a read that may wait for the disk ends")))
+}
+
+/// The same, if nothing of it has to come from the disk.
+pub(super) fn read_queue_cached(
+    shared: &Shared,
+    topic: &str,
+    queue_id: u32,
+    from: QueueOffset,
+    limits: ReadLimits,
+    accept: impl Fn(i64) -> bool,
+) -> Result<Option<ReadQueue>, ReadError> {
+    read(shared, (topic, queue_id, from), limits, accept, &mut Source::Memory { scratch: Vec::new() })
+}
+
+fn read(
+    shared: &Shared,
+    (topic, queue_id, from): (&str, u32, QueueOffset),
+    limits: ReadLimits,
+    accept: impl Fn(i64) -> bool,
+    source: &mut Source,
+) -> Result<Option<ReadQueue>, ReadError> {
     let Some(queue) = shared.queues.get(topic, queue_id) else {
-        return Ok(nothing(ReadStatus::NoMatchedQueue, QueueOffset(0), QueueRange::default()));
+        return Ok(Some(nothing(ReadStatus::NoMatchedQueue, QueueOffset(0), QueueRange::default())));
     };
     let range = queue.range();
     let QueueRange { min, max } = range;
@@ -33,7 +57,12 @@ pub(super) fn read_queue(
         _ if from == max => (ReadStatus::OffsetOverflowOne, from),
         _ if from > max => (ReadStatus::OffsetOverflowBadly, max),
         _ => {
-            let chosen = choose(shared, &queue, from.0, max.0, limits, accept)?;
+            let Some(chosen) = choose(shared, &queue, (from.0, max.0), limits, accept, source)? else {
+                return Ok(None);
+            };
+            if !source.has_records(shared, &chosen)? {
+                return Ok(None);
+            }
             let (messages, next) = messages(shared, &queue, &chosen)?;
             let status = if !messages.is_empty() {
                 ReadStatus::Found
@@ -42,10 +71,10 @@ pub(super) fn read_queue(
             } else {
                 ReadStatus::NoMatchedMessage
             };
-            return Ok(ReadQueue { status, messages, next: QueueOffset(next), min, max });
+            return Ok(Some(ReadQueue { status, messages, next: QueueOffset(next), min, max }));
         }
     };
-    Ok(nothing(status, next, range))
+    Ok(Some(nothing(status, next, range)))
 }
 
 fn nothing(status: ReadStatus, next: QueueOffset, QueueRange { min, max }: QueueRange) -> ReadQueue {
@@ -53,8 +82,8 @@ fn nothing(status: ReadStatus, next: QueueOffset, QueueRange { min, max }: Queue
 }
 
 /// The units that a read gives.
-struct Chosen {
-    units: Vec<(u64, Unit)>,
+pub(super) struct Chosen {
+    pub(super) units: Vec<(u64, Unit)>,
     next: u64,
     /// There were units whose records the log no longer has.
     removed: bool,
@@ -63,12 +92,12 @@ struct Chosen {
 fn choose(
     shared: &Shared,
     queue: &Queue,
-    from: u64,
-    max: u64,
+    (from, max): (u64, u64),
     limits: ReadLimits,
     accept: impl Fn(i64) -> bool,
-) -> Result<Chosen, ReadError> {
-    let oldest = shared.log.oldest();
+    source: &Source,
+) -> Result<Option<Chosen>, ReadError> {
+    let (oldest, written) = (shared.log.oldest(), shared.marks.written());
     let end = max.min(from.saturating_add(MAX_SCAN_UNITS));
     let mut chosen =
         Chosen { units: Vec::with_capacity(limits.max_count.min(CHUNK_UNITS)), next: from, removed: false };
@@ -76,7 +105,8 @@ fn choose(
     let mut chunk = [0; CHUNK_UNITS * UNIT_BYTES];
     while chosen.next < end {
         let wanted = ((end - chosen.next) as usize).min(CHUNK_UNITS).min(limits.max_count.max(1));
-        let read = shared.queues.read(queue, chosen.next, &mut chunk[..wanted * UNIT_BYTES]).map_err(io)?;
+        let into = &mut chunk[..wanted * UNIT_BYTES];
+        let Some(read) = source.units(shared, queue, chosen.next, into)? else { return Ok(None) };
         if read == 0 {
             break;
         }
@@ -84,7 +114,7 @@ fn choose(
             if unit.is_empty() {
                 let spoiled = chosen.units.is_empty() && chosen.next < queue.max();
                 // Else the queue is being cut behind us, or there is something to give before the spoiled unit.
-                return if spoiled { Err(pointer(queue, chosen.next, unit, Reason::Zeros)) } else { Ok(chosen) };
+                return if spoiled { Err(pointer(queue, chosen.next, unit, Reason::Zeros)) } else { Ok(Some(chosen)) };
             }
             let removed = !unit.is_blank() && unit.physical < oldest;
             if removed && !can_be_removed(shared, queue, chosen.next, oldest)? {
@@ -94,13 +124,13 @@ fn choose(
                     unit,
                     Reason::Unit("the unit points below the log's oldest record, those before it don't"),
                 );
-                return if chosen.units.is_empty() { Err(spoiled) } else { Ok(chosen) };
+                return if chosen.units.is_empty() { Err(spoiled) } else { Ok(Some(chosen)) };
             }
             chosen.removed |= removed;
             if !removed && !unit.is_blank() && accept(unit.tags_code) {
-                let full = bytes + unit.size as usize > limits.max_bytes && !chosen.units.is_empty();
-                if full || chosen.units.len() >= limits.max_count.max(1) {
-                    return Ok(chosen);
+                let behind = written.saturating_sub(unit.physical);
+                if limits.are_reached(chosen.units.len(), bytes, unit.size as usize, behind) {
+                    return Ok(Some(chosen));
                 }
                 bytes += unit.size as usize;
                 chosen.units.push((chosen.next, unit));
@@ -108,7 +138,7 @@ fn choose(
             chosen.next += 1;
         }
     }
-    Ok(chosen)
+    Ok(Some(chosen))
 }
 
 /// Whether the record of a unit that points below `oldest` was removed: then so were all before it.

@@ -180,7 +180,7 @@ fn a_read_answers_as_rocketmq_does() {
     assert_eq!(opened.read("T", 1, 0).status, ReadStatus::NoMatchedQueue);
 
     let limited = |max_count: usize, max_bytes: usize| {
-        let limits = ReadLimits { max_count, max_bytes };
+        let limits = ReadLimits::new(max_count, max_bytes);
         let read = opened.store.read_queue("T", 0, QueueOffset(3), limits, |_| true).unwrap();
         (read.messages.len(), read.next.0)
     };

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 /// Small segments, so that a few messages fill several.
 pub const SEGMENT_BYTES: u64 = 16 << 10;
-pub const ALL: ReadLimits = ReadLimits { max_count: 1 << 20, max_bytes: usize::MAX };
+pub const ALL: ReadLimits = ReadLimits::new(1 << 20, usize::MAX);
 /// What the stores' clock says, unless a test moves it.
 pub const NOW_MS: i64 = 1_700_000_000_000;
 const DEADLINE: Duration = Duration::from_mins(1);

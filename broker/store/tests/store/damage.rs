@@ -352,7 +352,7 @@ fn whatever_happens_to_a_file_a_start_finds_everything_or_names_the_place_and_co
         assert!(known, "{what}: found by key at {by_key:?}");
         // The oldest segment's loss can't be told from its having been deleted as too old: what it had is below the minimum.
         let lost_head = file.ends_with("00000000000000000000") && file.starts_with("commitlog");
-        let one = ReadLimits { max_count: 1, max_bytes: usize::MAX };
+        let one = ReadLimits::new(1, usize::MAX);
         for (topic, queue, number, body, _) in &all {
             if lost_head && *number < opened.store.queue_range(topic, *queue).min {
                 continue;

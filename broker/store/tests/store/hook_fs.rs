@@ -10,8 +10,17 @@ use gantry_store::fs::{Entry, File, Fs, Map, OpenMode, RealFs, Space};
 
 /// What is about to be done to a file.
 pub enum Call<'a> {
-    Read { path: &'a Path, bytes: u64 },
-    Write { path: &'a Path },
+    Read {
+        path: &'a Path,
+        bytes: u64,
+    },
+    /// Of what is in memory; refused means that nothing is.
+    ReadCached {
+        path: &'a Path,
+    },
+    Write {
+        path: &'a Path,
+    },
 }
 
 type Hook = Arc<dyn Fn(Call<'_>) -> io::Result<()> + Send + Sync>;
@@ -82,6 +91,11 @@ impl File for HookFile {
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
         (self.hook)(Call::Read { path: &self.path, bytes: bytes.len() as u64 })?;
         self.real.read_at(bytes, offset)
+    }
+
+    fn read_cached_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        let cached = (self.hook)(Call::ReadCached { path: &self.path });
+        if cached.is_ok() { self.real.read_at(bytes, offset) } else { Ok(0) }
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod basics;
 #[cfg(test)]
+mod cold_reads;
+#[cfg(test)]
 mod common;
 #[cfg(test)]
 mod crash_fs;
