@@ -2,19 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use gantry_replication::epochs::EpochTable;
 use gantry_replication::memory::{Integrity, Memory};
 use gantry_replication::{Epoch, Member, StoreId};
 use gantry_store::atomic_file;
 use serde::{Deserialize, Serialize};
 
-const FILE: &str = "replica.json";
+pub(crate) const FILE: &str = "replica.json";
 
 /// The file `replica.json` in the store directory. Replaced atomically and durably before anything that depends on it is said.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Contents {
+    /// Of this file's format. A later one is refused: what it promises may not be understood.
+    #[serde(default = "first_version")]
+    version: u32,
     /// Made with the store: an emptied disk is another member.
     store_id: String,
     /// The highest epoch accepted (invariant *Promise*).
@@ -52,16 +55,11 @@ impl ReplicaState {
             None => {
                 let store_id = format!("{:016x}", fastrand::u64(1..));
                 let epochs = EpochTable::default();
-                (Contents { store_id, promised: Epoch(0), epochs, boot_id: boot_id.clone() }, true)
+                let version = VERSION;
+                (Contents { version, store_id, promised: Epoch(0), epochs, boot_id: boot_id.clone() }, true)
             }
             Some(bytes) => {
-                let old: Contents = serde_json::from_slice(&bytes).with_context(|| {
-                    format!(
-                        "{} is damaged: restore it, or empty {} to join as a new replica",
-                        path.display(),
-                        root.display()
-                    )
-                })?;
+                let old = parse(&bytes, &path)?;
                 let intact = all_flushed || old.boot_id == boot_id || old.boot_id == FLUSHED;
                 // What may have lost something stays marked, over any number of restarts, until it follows a master again.
                 (if intact { Contents { boot_id: boot_id.clone(), ..old } } else { old }, intact)
@@ -80,6 +78,21 @@ impl ReplicaState {
         };
         state.store()?;
         Ok(state)
+    }
+
+    /// After the log was cut at `end` by hand: makes this another member, with the epochs that the log still has, and what
+    /// was promised. `false` where there is no such file, and so no member.
+    pub fn renew(root: &Path, end: u64) -> Result<bool> {
+        let path = root.join(FILE);
+        let Some(bytes) = atomic_file::read(&path).with_context(|| format!("can't read {}", path.display()))? else {
+            return Ok(false);
+        };
+        let mut contents = parse(&bytes, &path)?;
+        contents.epochs.cut(end);
+        contents.store_id = format!("{:016x}", fastrand::u64(1..));
+        let bytes = serde_json::to_vec_pretty(&contents)?;
+        atomic_file::replace(&path, &bytes).with_context(|| format!("can't write {}", path.display()))?;
+        Ok(true)
     }
 
     /// Who this is.
@@ -133,6 +146,7 @@ impl ReplicaState {
 
     fn store(&self) -> Result<()> {
         let contents = Contents {
+            version: VERSION,
             store_id: self.member.store_id.to_string(),
             promised: self.memory.promised,
             epochs: self.memory.epochs.clone(),
@@ -141,6 +155,27 @@ impl ReplicaState {
         let bytes = serde_json::to_vec_pretty(&contents)?;
         atomic_file::replace(&self.path, &bytes).with_context(|| format!("can't write {}", self.path.display()))
     }
+}
+
+const VERSION: u32 = 1;
+
+fn first_version() -> u32 {
+    VERSION
+}
+
+fn parse(bytes: &[u8], path: &Path) -> Result<Contents> {
+    let damaged = || {
+        let directory = path.parent().unwrap_or(path).display();
+        format!("{} is damaged: restore it, or empty {directory} to join as a new replica", path.display())
+    };
+    let value: serde_json::Value = serde_json::from_slice(bytes).with_context(damaged)?;
+    if let Some(version) = value["version"].as_u64().filter(|version| *version > u64::from(VERSION)) {
+        bail!(
+            "{} has version {version}, which this version of the broker doesn't know: use the later one that wrote it",
+            path.display()
+        );
+    }
+    serde_json::from_value(value).with_context(damaged)
 }
 
 fn boot_id() -> Result<String> {
@@ -194,6 +229,34 @@ mod tests {
         let text = std::fs::read_to_string(dir.path().join(FILE)).unwrap();
         assert!(text.contains(FLUSHED) && !text.contains(&boot_id().unwrap()), "{text}");
         assert!(ReplicaState::open(dir.path(), "r0", false).unwrap().is_intact());
+    }
+
+    #[test]
+    fn a_file_of_a_later_version_is_refused_and_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        ReplicaState::open(dir.path(), "r0", false).unwrap();
+        let path = dir.path().join(FILE);
+        let later = std::fs::read_to_string(&path).unwrap().replace("\"version\": 1", "\"version\": 2, \"more\": true");
+        std::fs::write(&path, &later).unwrap();
+        let said = format!("{:#}", ReplicaState::open(dir.path(), "r0", false).unwrap_err());
+        assert!(said.contains("replica.json has version 2"), "{said}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), later);
+    }
+
+    #[test]
+    fn a_log_cut_by_hand_makes_another_member_that_keeps_its_promise() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!ReplicaState::renew(dir.path(), 50).unwrap(), "no member, none made");
+        let mut state = ReplicaState::open(dir.path(), "r0", false).unwrap();
+        let mut epochs = EpochTable::default();
+        epochs.open(Epoch(4), 0).unwrap();
+        let kept = epochs.clone();
+        epochs.open(Epoch(6), 100).unwrap();
+        state.change(Memory { promised: Epoch(6), epochs }, state.integrity()).unwrap();
+        assert!(ReplicaState::renew(dir.path(), 50).unwrap());
+        let renewed = ReplicaState::open(dir.path(), "r0", false).unwrap();
+        assert_ne!(renewed.member(), state.member());
+        assert_eq!((renewed.promised(), renewed.epochs()), (Epoch(6), &kept));
     }
 
     #[test]
