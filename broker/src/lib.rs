@@ -14,3 +14,4 @@ pub mod registration;
 pub mod replica;
 pub mod services;
 pub mod slave;
+pub mod store_tool;

@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use gantry_broker::broker::Broker;
 use gantry_broker::config::BrokerConfig;
 use gantry_broker::nameserver;
+use gantry_broker::store_tool::{self, StoreCommand};
 use gantry_remoting::open_files;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -29,6 +30,9 @@ enum Command {
     Broker(BrokerArgs),
     /// Runs a name server.
     Nameserver(NameserverArgs),
+    /// Looks at or repairs a store directory.
+    #[command(subcommand)]
+    Store(StoreCommand),
 }
 
 #[derive(Args)]
@@ -58,8 +62,12 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+    let done = match &cli.command {
+        Command::Store(command) => store_tool::run(command),
+        _ => run(cli).map(|()| ExitCode::SUCCESS),
+    };
+    match done {
+        Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
@@ -77,6 +85,7 @@ fn run(cli: Cli) -> Result<()> {
         match cli.command {
             Command::Broker(args) => broker(args).await,
             Command::Nameserver(args) => name_server(args).await,
+            Command::Store(_) => unreachable!("it needs no runtime"),
         }
     })
 }

@@ -45,8 +45,10 @@ mod upkeep;
 
 pub mod atomic_file;
 pub mod fs;
+pub mod inspect;
 pub mod properties;
 pub mod record;
+pub mod repair;
 pub mod tags;
 
 pub use appender::Appender;

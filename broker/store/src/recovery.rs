@@ -41,6 +41,7 @@ use self::evidence::Known;
 pub(crate) use self::evidence::is_record_of;
 use self::log_scan::LogScan;
 pub use self::progress::{RecoveryPhase, RecoveryProgress, RecoverySnapshot};
+pub(crate) use self::resume::FILE as PROGRESS_FILE;
 use self::resume::Resume;
 pub(crate) use self::segments::{clear_behind, open_segments};
 use crate::checkpoint::{self, Checkpoint, Found, Visible};

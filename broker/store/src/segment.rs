@@ -54,6 +54,23 @@ impl Segment {
         Arc::strong_count(segment) == 1 && segment.map.get().is_none_or(|map| Arc::strong_count(map) == 1)
     }
 
+    /// Whether anything but zeros lies in it from `at` (in the log) on.
+    pub(crate) fn is_used_from(&self, at: u64) -> io::Result<bool> {
+        let mut buffer = vec![0; 256 << 10];
+        let mut place = at.max(self.base) - self.base;
+        while let Some(data) = self.file.next_data(place)?.filter(|data| *data < self.len) {
+            let read = self.file.read_at(&mut buffer, data)?;
+            if read == 0 {
+                break;
+            }
+            if buffer[..read].iter().any(|byte| *byte != 0) {
+                return Ok(true);
+            }
+            place = data + read as u64;
+        }
+        Ok(false)
+    }
+
     /// Writes zeros over `[from, to)` of the log, where anything else may be.
     pub(crate) fn zero(&self, from: u64, to: u64) -> io::Result<()> {
         let (from, to) = (from - self.base, to - self.base);

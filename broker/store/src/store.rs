@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+pub(crate) use self::open::LOCK_FILE;
 pub use self::open::{open, open_by_hand, open_on};
 use crate::queues::Queue;
 use crate::shared::Shared;

@@ -40,7 +40,8 @@ pub(super) fn against_cutting(
     if torn && physical_ms > timestamp_ms {
         return Ok(Some(Proof::StoredLater { last_ms: timestamp_ms, flushed_ms: physical_ms }));
     }
-    if clean_stop && (torn || is_used_behind(segments, end)?) {
+    let used_behind = || segments.iter().find(|segment| segment.end() > end).map_or(Ok(false), |s| s.is_used_from(end));
+    if clean_stop && (torn || used_behind()?) {
         return Ok(Some(Proof::CleanStop));
     }
     Ok(None)
@@ -55,24 +56,6 @@ fn later_segment_in_use(segments: &[Arc<Segment>], end: u64) -> io::Result<Optio
         }
     }
     Ok(None)
-}
-
-/// Whether anything but zeros lies behind `end` in its segment.
-fn is_used_behind(segments: &[Arc<Segment>], end: u64) -> io::Result<bool> {
-    let Some(segment) = segments.iter().find(|segment| segment.end() > end) else { return Ok(false) };
-    let mut buffer = vec![0; 256 << 10];
-    let mut at = end.max(segment.base) - segment.base;
-    while let Some(data) = segment.file.next_data(at)?.filter(|data| *data < segment.len) {
-        let read = segment.file.read_at(&mut buffer, data)?;
-        if read == 0 {
-            break;
-        }
-        if buffer[..read].iter().any(|byte| *byte != 0) {
-            return Ok(true);
-        }
-        at = data + read as u64;
-    }
-    Ok(false)
 }
 
 /// Whether a record of `size` bytes that begins at `at` is the one that a consume queue's unit stands for: `number` of that

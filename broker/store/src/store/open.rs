@@ -28,7 +28,7 @@ use crate::{
 const PAGE_BYTES: u64 = 4096;
 /// Sizes are Java `int`s in the files.
 const MAX_SEGMENT_BYTES: u64 = 1 << 30;
-const LOCK_FILE: &str = "lock";
+pub(crate) const LOCK_FILE: &str = "lock";
 
 /// Opens the store in `config.root`, which is made if missing: takes the lock, recovers, brings the consume queues up
 /// to the confirm offset that the last checkpoint knew, and starts the threads.

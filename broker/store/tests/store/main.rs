@@ -15,6 +15,8 @@ mod every_call;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod from_outside;
+#[cfg(test)]
 mod hook_fs;
 #[cfg(test)]
 mod index;
