@@ -163,6 +163,14 @@ fn a_blank_is_the_rest_of_the_segment_and_its_magic_code() {
 }
 
 #[test]
+fn a_record_that_says_that_it_ends_within_its_head_is_none() {
+    for size in 1..8_u32 {
+        let bytes = [size.to_be_bytes(), MAGIC_V1.to_be_bytes()].concat().repeat(20);
+        assert!(matches!(decode(&bytes), Err(Reason::Structure(_))), "{size}");
+    }
+}
+
+#[test]
 fn message_ids_are_host_port_and_offset_in_hexadecimal() {
     let v4 = "127.0.0.1:10911".parse().unwrap();
     assert_eq!(message_id(v4, PhysicalOffset(0xABC)), "7F00000100002A9F0000000000000ABC");

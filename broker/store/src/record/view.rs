@@ -269,7 +269,8 @@ impl<'a> Cursor<'a> {
     numbers!(u8, u16, u32, u64, i32, i64);
 
     fn take(&mut self, len: usize, part: &'static str) -> Result<&'a [u8], Reason> {
-        let rest = &self.bytes[self.position..];
+        // The record may say that it ends before what was read already.
+        let rest = self.bytes.get(self.position..).unwrap_or_default();
         let taken = rest.get(..len).ok_or(Reason::Structure(part))?;
         self.position += len;
         Ok(taken)
