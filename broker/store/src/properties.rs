@@ -69,10 +69,7 @@ impl Builder {
     pub fn push(&mut self, key: &str, value: &str) -> &mut Self {
         assert!(is_encodable(key) && is_encodable(value), "a property with a separator in it: {key:?}={value:?}");
         if !value.is_empty() {
-            self.encoded.extend_from_slice(key.as_bytes());
-            self.encoded.push(NAME_VALUE_SEPARATOR);
-            self.encoded.extend_from_slice(value.as_bytes());
-            self.encoded.push(PROPERTY_SEPARATOR);
+            self.append(key, value);
         }
         self
     }
@@ -90,10 +87,18 @@ impl Builder {
         if get(&self.encoded, key).is_some() {
             let old = std::mem::take(&mut self.encoded);
             for (name, value) in iter(&old).filter(|(name, _)| *name != key) {
-                self.push(name, value);
+                // As it stands there: a value of a client's may hold the separator that ends a key.
+                self.append(name, value);
             }
         }
         self
+    }
+
+    fn append(&mut self, key: &str, value: &str) {
+        self.encoded.extend_from_slice(key.as_bytes());
+        self.encoded.push(NAME_VALUE_SEPARATOR);
+        self.encoded.extend_from_slice(value.as_bytes());
+        self.encoded.push(PROPERTY_SEPARATOR);
     }
 
     /// The encoded bytes.
@@ -122,6 +127,13 @@ mod tests {
         assert_eq!(get(&builder.clone().build(), "a"), Some("3"));
         builder.set("a", "4");
         assert_eq!(&builder.build()[..], b"b\x012\x02a\x014\x02");
+    }
+
+    #[test]
+    fn a_clients_value_with_a_separator_in_it_survives_changes_of_others() {
+        let mut builder = Builder::from_encoded(b"k\x01v\x01w\x02TAGS\x01a\x02");
+        builder.set("TAGS", "b");
+        assert_eq!(&builder.build()[..], b"k\x01v\x01w\x02TAGS\x01b\x02");
     }
 
     proptest! {
