@@ -45,6 +45,8 @@ mod upkeep;
 
 pub mod atomic_file;
 pub mod fs;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod inspect;
 pub mod properties;
 pub mod record;
