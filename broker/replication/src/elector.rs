@@ -596,10 +596,15 @@ impl Elector {
         for (name, seat) in &mut self.seats {
             let Some(session) = seat.session else { continue };
             let directive = if seat.hello.member == record.master {
-                if seat.report.promised >= record.epoch || seat.lost_since_elected(self.promoting) {
+                if seat.report.promised >= record.epoch {
                     continue;
                 }
-                Directive::Master { record: record.clone() }
+                if seat.lost_since_elected(self.promoting) {
+                    // It gives up the epoch by promising it unopened; then somebody else can be elected, whoever that is.
+                    Directive::Slave { record: record.clone(), ha_address: None }
+                } else {
+                    Directive::Master { record: record.clone() }
+                }
             } else {
                 if held.as_ref() == Some(name) {
                     continue;

@@ -77,6 +77,14 @@ impl Elector {
         record.in_sync.iter().all(torn)
     }
 
+    /// The record's master is not, and can never be again, master of the record's epoch: that is opened once.
+    fn is_spent(&self, record: &GroupRecord) -> bool {
+        self.reachable().any(|seat| {
+            let promised = seat.report.promised >= record.epoch && seat.report.role != Role::Master;
+            seat.hello.member == record.master && promised
+        })
+    }
+
     /// The replicas without a session.
     fn absent(&self) -> Vec<String> {
         let is_absent = |name: &&String| self.seats.get(*name).is_none_or(|seat| seat.session.is_none());
@@ -307,6 +315,10 @@ impl Elector {
             if let Some(more) = known.into_iter().rev().max_by_key(log)
                 && answered.iter().all(|seat| log(seat) < log(&more))
             {
+                // The set's own master could acknowledge without it, so it must have no epoch left to do so in.
+                if !self.is_spent(record) {
+                    return Err(format!("{} has to give up epoch {} first", record.master, record.epoch));
+                }
                 let master = more.hello.member.clone();
                 return Ok((master.clone(), BTreeSet::from([master])));
             }

@@ -440,6 +440,26 @@ fn when_the_whole_set_is_torn_a_whole_log_outside_it_is_better() {
 }
 
 #[test]
+fn a_torn_candidate_gives_up_its_epoch_before_anybody_outside_the_set_is_elected() {
+    let mut rig = Rig::steady(Mode::Sync);
+    // Elected alone, r0 could acknowledge alone; it hasn't opened its epoch when its machine loses power.
+    let alone =
+        GroupRecord { epoch: Epoch(2), revision: 2, in_sync: BTreeSet::from([rig.record().master]), ..rig.record() };
+    rig.kill("r0");
+    rig.register = (Some(alone), rig.register.1 + 1);
+    rig.pass(11_000);
+    rig.fake("r0").hello.report.intact = false;
+    rig.fake("r0").hello.report.max_offset = 60;
+    rig.fake("r0").obeys = false;
+    rig.join("r0");
+    rig.pass(5_000);
+    assert_eq!(rig.record().epoch, Epoch(2), "a directive that it got before may be on its way");
+    rig.fake("r0").obeys = true;
+    rig.pass(3_000);
+    assert_eq!((rig.record().epoch, rig.record().master.name.as_str()), (Epoch(3), "r1"));
+}
+
+#[test]
 fn a_member_that_got_back_what_a_crash_took_needs_no_new_session_to_be_elected() {
     let mut rig = Rig::steady(Mode::Sync);
     rig.kill("r1");
