@@ -4,7 +4,7 @@
 //! every member of the record's set has it, where `flush: Sync` on disk. The canon shrinks only when the last member that holds
 //! something loses it to a power cut (`flush: Async`) or to an emptied disk: these are the losses that no protocol prevents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_replication::master::Mode;
 use gantry_replication::{Epoch, GroupRecord, Member, StoreId};
@@ -20,6 +20,8 @@ pub(crate) struct Checker {
     canon: Vec<Entry>,
     acked: BTreeMap<u64, Entry>,
     opened: BTreeMap<Epoch, (Node, u64)>,
+    /// Epochs that a planned switchover led to.
+    pub(crate) planned: BTreeSet<Epoch>,
     promised: BTreeMap<StoreId, Epoch>,
     /// The record as the last compare-and-set left it, whatever was restored since.
     true_record: Option<GroupRecord>,
@@ -127,9 +129,11 @@ impl Env {
     }
 
     /// A client was told that its message is in.
-    pub(crate) fn op_acked(&mut self, node: Node, at: u64) {
+    pub(crate) fn op_acked(&mut self, node: Node, epoch: Epoch, at: u64) {
         self.checker.counts.acked += 1;
-        if self.is_sync() {
+        // In `Async` mode what a master acknowledges that was replaced meanwhile is lost.
+        let newest = self.checker.opened.keys().next_back() == Some(&epoch);
+        if self.is_sync() || newest {
             self.checker.acked.insert(at, self.disks[node].log[at as usize]);
         }
     }
@@ -161,6 +165,20 @@ impl Env {
         if self.is_sync() && newest && held < canon {
             self.checker
                 .fail(format!("Election: r{node} opens epoch {epoch} with {held} of {canon} confirmed messages"));
+        }
+        if !self.is_sync() {
+            self.opened_in_async(node, epoch);
+        }
+    }
+
+    /// In `Async` mode a failover may lose what the new master had not got yet; a planned switchover loses nothing.
+    fn opened_in_async(&mut self, node: Node, epoch: Epoch) {
+        let disk = &self.disks[node];
+        let before = self.checker.acked.len();
+        self.checker.acked.retain(|&at, entry| disk.log.get(at as usize) == Some(entry));
+        let lost = before - self.checker.acked.len();
+        if lost > 0 && self.checker.planned.contains(&epoch) && !disk.torn {
+            self.checker.fail(format!("Switchover: r{node} opens epoch {epoch} without {lost} acknowledged messages"));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gantry_replication::elector::{Action, Elector, Event as Told, SessionId};
+use gantry_replication::elector::{Action, Elector, Event as Told, Notice, SessionId};
 use gantry_replication::record::Recorded;
 use gantry_replication::wire::Hello;
 
@@ -170,7 +170,12 @@ impl ElectorNode {
                 env.note(|| format!("switchover: {result:?}"));
                 env.checker.counts.switchovers += u64::from(result.is_ok());
             }
-            Action::Tell(notice) => env.note(|| format!("elector {}: {notice}", self.node)),
+            Action::Tell(notice) => {
+                env.note(|| format!("elector {}: {notice}", self.node));
+                if let Notice::Elected { epoch, cause: "switchover", .. } = notice {
+                    env.checker.planned.insert(epoch);
+                }
+            }
         }
     }
 }

@@ -37,10 +37,12 @@ pub(crate) enum Planted {
     TailKept,
     /// A wish whose answer got lost counts as not granted.
     LostAnswerIsNo,
+    /// A parked master says that its candidate has everything, whatever it has.
+    DrainedTooEarly,
 }
 
 /// All of them but [`Planted::Nothing`].
-pub(crate) const ALL: [Planted; 15] = [
+pub(crate) const ALL: [Planted; 16] = [
     Planted::AckBeforeTheSet,
     Planted::ShrinkWithoutCompareAndSet,
     Planted::StaleEpochAckCounted,
@@ -56,4 +58,5 @@ pub(crate) const ALL: [Planted; 15] = [
     Planted::FlushedTooEarly,
     Planted::TailKept,
     Planted::LostAnswerIsNo,
+    Planted::DrainedTooEarly,
 ];

@@ -195,7 +195,10 @@ impl Process {
         let (role, master_heard_ms_ago, drained) = match &self.role {
             Role::Fenced => (wire::Role::Fenced, None, false),
             Role::Slave { heard_at, .. } => (wire::Role::Slave, heard_at.map(|at| now.saturating_sub(at)), false),
-            Role::Master(role) => (wire::Role::Master, None, role.is_drained()),
+            Role::Master(role) => {
+                let early = env.is_planted(Planted::DrainedTooEarly) && matches!(role.gate, Gate::Parked(..));
+                (wire::Role::Master, None, early || role.is_drained())
+            }
         };
         Report {
             role,

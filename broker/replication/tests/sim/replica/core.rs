@@ -25,7 +25,7 @@ impl Process {
         }
         while let Some(&(end, _)) = role.acks.front().filter(|(end, _)| *end <= role.confirmed) {
             role.acks.pop_front();
-            env.op_acked(self.node, end - 1);
+            env.op_acked(self.node, epoch, end - 1);
         }
         let patience = env.setup.ms(3_000);
         while role.acks.front().is_some_and(|&(_, since)| now.saturating_sub(since) > patience) {
