@@ -222,7 +222,8 @@ fn fields<'a>(at: &mut Cursor<'a>, size: u32, magic: u32) -> Result<RecordView<'
 /// topic that is empty or has a zero in it. Such topics, and properties that end in zeros, are refused when written.)
 fn check_properties(record: &RecordView<'_>, place: PhysicalOffset) -> Result<(), Reason> {
     const SECTOR_BYTES: u64 = 512;
-    let end = place.0 + u64::from(record.size);
+    // From the beginning of the record's first sector.
+    let end = place.0 % SECTOR_BYTES + u64::from(record.size);
     let begin = end - record.properties.len() as u64;
     if record.properties.last() == Some(&0) {
         return Err(Reason::Structure("properties (zeros at the end)"));
