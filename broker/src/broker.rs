@@ -73,10 +73,10 @@ impl Broker {
         let limits = Limits {
             max_queued_sends: config.max_queued_sends,
             max_parked_sends: config.max_queued_sends,
+            flow: config.flow,
             slave_timeout_ms: config.slave_timeout_ms,
             sync_flush_timeout_ms: config.sync_flush_timeout_ms,
             pressure: config.pressure,
-            send_patience_ms: config.send_patience_ms,
             divergent: config.divergent,
         };
         let (core, writer) = Core::start(store.clone(), appender, replica, config.master.clone(), limits, clock)?;

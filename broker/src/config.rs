@@ -11,8 +11,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use gantry_replication::master::{self, Durability, Mode};
 use gantry_replication::pressure;
+use gantry_store::Retention;
 
 use crate::core::DivergentLimits;
+use crate::core::FlowLimits;
 use crate::ha::HaConfig;
 use crate::services::ServicesConfig;
 
@@ -70,8 +72,6 @@ pub struct BrokerConfig {
     /// half of so many bytes behind, and to less than the slaves' own speed at that many. Off by default, as RocketMQ's
     /// `ASYNC_MASTER` never waits for slaves; 64 MiB.
     pub pressure: Option<pressure::Config>,
-    /// `waitTimeMillsInSendQueue`: a send that is slowed for longer than this is refused, to be tried again. 200.
-    pub send_patience_ms: u64,
     /// What is kept of tails that were cut: `gantryDivergentMaxFiles`, `gantryDivergentMaxBytes`.
     pub divergent: DivergentLimits,
     /// The HA connections' part:
@@ -86,6 +86,8 @@ pub struct BrokerConfig {
     pub ha: HaConfig,
     /// `sendThreadPoolQueueCapacity`: sends that may wait for the log's writer.
     pub max_queued_sends: usize,
+    /// `brokerFastFailureEnable`, `waitTimeMillsInSendQueue`, `osPageCacheBusyTimeOutMills`.
+    pub flow: FlowLimits,
     /// `registerNameServerPeriod`: how often the broker registers.
     pub register_ms: u64,
     /// The log's part: `storePathRootDir`, `flushDiskType`, `mappedFileSizeCommitLog`, …
@@ -128,10 +130,10 @@ impl BrokerConfig {
             slave_timeout_ms: keys.or("slaveTimeout", 3_000)?,
             sync_flush_timeout_ms: keys.or("syncFlushTimeout", 5_000)?,
             pressure: keys.pressure()?,
-            send_patience_ms: keys.or("waitTimeMillsInSendQueue", 200)?,
             divergent: keys.divergent()?,
             ha: keys.ha(&name)?,
             max_queued_sends: keys.or("sendThreadPoolQueueCapacity", 10_000)?,
+            flow: keys.flow()?,
             register_ms: keys.or("registerNameServerPeriod", 10_000)?,
             store: keys.store(&flush)?,
             services: ServicesConfig::default(),
@@ -302,8 +304,44 @@ impl Keys {
         store.index_slots = self.or("maxHashSlotNum", store.index_slots)?;
         store.index_entries = self.or("maxIndexNum", store.index_entries)?;
         store.append_crc = self.or("enabledAppendPropCRC", store.append_crc)?;
+        store.retention = self.retention()?;
         store.checkpoint_interval = Duration::from_millis(self.or("flushConsumeQueueInterval", 1_000)?);
         Ok(store)
+    }
+
+    fn flow(&mut self) -> Result<FlowLimits> {
+        let default = FlowLimits::default();
+        Ok(FlowLimits {
+            fast_failure: self.or("brokerFastFailureEnable", default.fast_failure)?,
+            send_wait_ms: self.or("waitTimeMillsInSendQueue", default.send_wait_ms)?,
+            page_cache_busy_ms: self.or("osPageCacheBusyTimeOutMills", default.page_cache_busy_ms)?,
+        })
+    }
+
+    fn retention(&mut self) -> Result<Retention> {
+        let default = Retention::default();
+        let mut ms = |key: &str, default: Duration| -> Result<Duration> {
+            Ok(Duration::from_millis(self.or(key, default.as_millis() as u64)?))
+        };
+        let check_interval = ms("cleanResourceInterval", default.check_interval)?;
+        let delete_interval = ms("deleteCommitLogFilesInterval", default.delete_interval)?;
+        let hanging_after = ms("destroyMapedFileIntervalForcibly", default.hanging_after)?;
+        let hanging_told_every = ms("redeleteHangedFileInterval", default.hanging_told_every)?;
+        Ok(Retention {
+            reserved: Duration::from_hours(self.or("fileReservedTime", default.reserved.as_secs() / 3600)?),
+            delete_when: self.or("deleteWhen", default.delete_when)?,
+            max_used_percent: self.or("diskMaxUsedSpaceRatio", default.max_used_percent)?,
+            forcibly_percent: self.or("diskSpaceCleanForciblyRatio", default.forcibly_percent)?,
+            warning_percent: self.or("diskSpaceWarningLevelRatio", default.warning_percent)?,
+            forcibly: self.or("cleanFileForciblyEnable", default.forcibly)?,
+            quota_bytes: self.optional("gantryStoreQuotaBytes")?,
+            files_a_round: self.or("deleteFileBatchMax", default.files_a_round)?,
+            check_interval,
+            delete_interval,
+            hanging_after,
+            hanging_told_every,
+            zone: default.zone,
+        })
     }
 
     fn services(&mut self, broker: &BrokerConfig) -> Result<ServicesConfig> {
@@ -361,6 +399,21 @@ mod tests {
         assert_eq!(config.store.flush, gantry_store::Flush::Sync);
         assert_eq!(config.master.durability, Durability::Flushed);
         assert_eq!(config.services.config_dir, Path::new("/data/config"));
+    }
+
+    #[test]
+    fn what_is_kept_is_said_with_rocketmqs_keys() {
+        let text =
+            "fileReservedTime=48\ndeleteWhen=04;16\ndiskSpaceWarningLevelRatio=95\ngantryStoreQuotaBytes=1000000\n";
+        let config = parse(text).unwrap();
+        let retention = config.store.retention;
+        assert_eq!(retention.reserved, Duration::from_hours(48));
+        assert_eq!(retention.delete_when, "16;04".parse().unwrap());
+        assert_eq!((retention.max_used_percent, retention.warning_percent), (75, 95));
+        assert_eq!(retention.quota_bytes, Some(1_000_000));
+        assert!(config.unknown_keys.is_empty());
+        let said = format!("{:#}", parse("deleteWhen=4am").unwrap_err());
+        assert!(said.contains("deleteWhen=4am") && said.contains("list of hours"), "{said}");
     }
 
     #[test]

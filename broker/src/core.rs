@@ -6,6 +6,7 @@
 
 mod acks;
 mod divergent;
+mod flow;
 mod jobs;
 mod role;
 mod slowed;
@@ -26,10 +27,12 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::replica::ReplicaState;
-use crate::services::seam::{Log, NotServing, Role as ServiceRole, SendFailure, Submission};
+use crate::services::seam::{Busy, Log, NotServing, Role as ServiceRole, SendFailure, Submission};
 use acks::Waiting;
 use divergent::Divergent;
 pub use divergent::DivergentLimits;
+use flow::Writing;
+pub use flow::{Counters, FlowLimits};
 pub use jobs::{Align, Answer, Beginning, Job, Raw, Survey};
 use role::{Gate, Role};
 pub use upstream::{Upstream, UpstreamStatus};
@@ -53,8 +56,8 @@ pub struct Limits {
     pub sync_flush_timeout_ms: Millis,
     /// Lag as back-pressure in `Async` mode, if it is on: `haBackPressureEnable`, `haBackPressureLagBytes`.
     pub pressure: Option<pressure::Config>,
-    /// `waitTimeMillsInSendQueue`: a send that is slowed for longer than this is refused.
-    pub send_patience_ms: Millis,
+    /// When sends that wait are refused.
+    pub flow: FlowLimits,
     /// What is kept of tails that were cut.
     pub divergent: DivergentLimits,
 }
@@ -90,6 +93,8 @@ pub struct Core {
     limits: Limits,
     divergent: Divergent,
     queue: jobs::Queue,
+    writing: Writing,
+    counters: Counters,
     state: Mutex<State>,
     /// The log's written end, for those who send it on.
     written: watch::Sender<u64>,
@@ -134,6 +139,8 @@ impl Core {
             master_config,
             limits,
             queue: jobs::Queue::new(limits.max_queued_sends),
+            writing: Writing::default(),
+            counters: Counters::default(),
             state: Mutex::new(State {
                 replica: replica.clone(),
                 role: Role::Fenced,
@@ -308,6 +315,7 @@ impl Core {
         self.store.hold_for_replicas(needed.map(PhysicalOffset));
         self.end_waiting();
         self.tell_degraded();
+        self.shed();
         alter
     }
 
@@ -413,10 +421,9 @@ impl Core {
 
 impl Log for Core {
     fn submit(&self, sends: Vec<Submission>) {
-        for refused in self.queue.push_sends(sends) {
-            let text = format!("{} sends wait for the log's writer already", self.limits.max_queued_sends);
-            refused.done.complete(Err(SendFailure::Busy(text)));
-        }
+        let taken = self.reject_if_busy(sends);
+        let refused = self.queue.push_sends(taken, self.clock.now_ms());
+        self.refuse(refused, &Busy::Overload);
     }
 }
 

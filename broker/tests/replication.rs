@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gantry_broker::clock::Clock;
-use gantry_broker::core::{Core, DivergentLimits, Job, Limits, Standing};
+use gantry_broker::core::{Core, DivergentLimits, FlowLimits, Job, Limits, Standing};
 use gantry_broker::ha::{Follower, HaConfig, HaServer, Metadata};
 use gantry_broker::replica::ReplicaState;
 use gantry_broker::services::{Done, Log, SendFailure, Submission, Wait};
@@ -79,10 +79,10 @@ impl Node {
         let limits = Limits {
             max_queued_sends: 10_000,
             max_parked_sends: 10_000,
+            flow: FlowLimits::default(),
             slave_timeout_ms: 60_000,
             sync_flush_timeout_ms: 60_000,
             pressure: None,
-            send_patience_ms: 200,
             divergent: DivergentLimits::default(),
         };
         let master = Config::new(Mode::Sync, Durability::Written, 2);

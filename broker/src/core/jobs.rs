@@ -6,17 +6,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use gantry_replication::epochs::{EpochTable, Extent};
 use gantry_replication::handshake::Welcome;
-use gantry_replication::{Epoch, GroupRecord, Member};
+use gantry_replication::{Epoch, GroupRecord, Member, Millis};
 use gantry_store::{Append, QueueNumber};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
+use super::flow::is_own;
 use crate::services::seam::Submission;
 
 /// One thing to do.
 pub enum Job {
-    /// Append clients' messages.
-    Sends(Vec<Submission>),
+    /// Append clients' messages, which wait since then.
+    Sends(Vec<Submission>, Millis),
     /// Append a piece of the master's log.
     Raw(Raw),
     /// Say where the log stands once everything before this has been done: what a handshake begins with.
@@ -104,16 +105,34 @@ impl Queue {
     }
 
     /// Takes as many sends as there is room for; gives the others back.
-    pub(super) fn push_sends(&self, mut sends: Vec<Submission>) -> Vec<Submission> {
+    pub(super) fn push_sends(&self, mut sends: Vec<Submission>, now: Millis) -> Vec<Submission> {
         let mut inner = self.inner.lock();
         let room = if inner.closed { 0 } else { self.max_sends.saturating_sub(inner.sends) };
         let refused = if sends.len() > room { sends.split_off(room) } else { Vec::new() };
         if !sends.is_empty() {
             inner.sends += sends.len();
-            inner.jobs.push_back(Job::Sends(sends));
+            inner.jobs.push_back(Job::Sends(sends, now));
             self.filled.notify_one();
         }
         refused
+    }
+
+    /// Takes clients' sends out that have waited for longer than `patience_ms`, each batch with when it came; and says how
+    /// many sends waited.
+    pub(super) fn take_overdue(&self, now: Millis, patience_ms: Millis) -> (Vec<(Vec<Submission>, Millis)>, usize) {
+        let mut inner = self.inner.lock();
+        let queued = inner.sends;
+        let mut overdue = Vec::new();
+        for job in &mut inner.jobs {
+            if let Job::Sends(sends, since) = job
+                && now.saturating_sub(*since) > patience_ms
+            {
+                let taken: Vec<_> = sends.extract_if(.., |send| !is_own(send)).collect();
+                overdue.push((taken, *since));
+            }
+        }
+        inner.sends -= overdue.iter().map(|(sends, _)| sends.len()).sum::<usize>();
+        (overdue, queued)
     }
 
     /// Any other job. After the queue was closed it is dropped, which tells whoever waits for it.

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use gantry_replication::Millis;
 use gantry_replication::pressure::Pressure;
 
-use crate::services::seam::{SendFailure, Submission};
+use crate::services::seam::{Busy, SendFailure, Submission};
 
 /// How producers are slowed; the writer's own.
 pub(super) struct Slowed {
@@ -36,12 +36,11 @@ impl Slowed {
         }
         let (from_producers, own): (Vec<_>, Vec<_>) = std::mem::take(sends).into_iter().partition(|send| !is_own(send));
         *sends = own;
-        let waiting = self.waiting.len();
         for send in from_producers {
             if self.waiting.len() < self.max_waiting {
                 self.waiting.push_back((send, now));
             } else {
-                send.done.complete(Err(SendFailure::Slowed { waited_ms: 0, waiting }));
+                send.done.complete(Err(SendFailure::Busy(Busy::Overload)));
             }
         }
     }
@@ -57,9 +56,9 @@ impl Slowed {
         while let Some((_, since)) = self.waiting.front()
             && now.saturating_sub(*since) > self.patience_ms
         {
-            let (waited_ms, waiting) = (now.saturating_sub(*since), self.waiting.len());
+            let (period_ms, queue) = (now.saturating_sub(*since), self.waiting.len());
             if let Some((send, _)) = self.waiting.pop_front() {
-                send.done.complete(Err(SendFailure::Slowed { waited_ms, waiting }));
+                send.done.complete(Err(SendFailure::Busy(Busy::TimedOut { period_ms, queue })));
             }
         }
         go

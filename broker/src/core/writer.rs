@@ -1,7 +1,7 @@
 //! The thread that owns the log's appender and appends what clients and masters send.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub(super) fn spawn(
     replica: ReplicaState,
 ) -> std::io::Result<thread::JoinHandle<()>> {
     let slowed = core.limits.pressure.filter(|_| core.master_config.mode == Mode::Async).map(|pressure| {
-        Slowed::new(Pressure::new(pressure), core.limits.send_patience_ms, core.limits.max_queued_sends)
+        Slowed::new(Pressure::new(pressure), core.limits.flow.send_wait_ms, core.limits.max_queued_sends)
     });
     let mut writer =
         Writer { core, appender, replica, slowed, appends: Vec::new(), waiters: Vec::new(), results: Vec::new() };
@@ -55,7 +55,7 @@ impl Writer {
             let Some(jobs) = self.core.queue.take(patience) else { break };
             self.let_in_slowed();
             for job in jobs {
-                if let Job::Sends(sends) = job {
+                if let Job::Sends(sends, _) = job {
                     self.take_in(sends);
                 } else {
                     self.append();
@@ -100,7 +100,7 @@ impl Writer {
 
     fn carry_out(&mut self, job: Job) {
         match job {
-            Job::Sends(sends) => self.take_in(sends),
+            Job::Sends(sends, _) => self.take_in(sends),
             Job::Raw(raw) => {
                 let end = self.append_raw(&raw);
                 (raw.done)(end);
@@ -131,6 +131,7 @@ impl Writer {
 
     /// Admits sends to the batch, or answers why not.
     fn take_in(&mut self, mut sends: Vec<Submission>) {
+        self.core.refuse_if_disk_full(&mut sends);
         if let Some(slowed) = &mut self.slowed {
             slowed.sift(&mut sends, |send| matches!(send.done, Done::Call(_)), self.core.clock.now_ms());
         }
@@ -179,7 +180,9 @@ impl Writer {
         if self.appends.is_empty() {
             return;
         }
+        self.core.writing.begin(self.core.clock.now_ms());
         self.appender.append(&self.appends, &mut self.results);
+        self.core.writing.end();
         assert_eq!(self.results.len(), self.waiters.len(), "the store must answer each append");
         self.appends.clear();
         let now = self.core.clock.now_ms();
@@ -196,7 +199,7 @@ impl Writer {
             }
         }
         for (done, result) in at_once {
-            done.complete(result.as_ref().map_err(failure_of));
+            done.complete(result.as_ref().map_err(|error| self.core.failure_of(error)));
         }
         self.grown();
     }
@@ -234,11 +237,19 @@ impl Writer {
     fn prove(&mut self, record: Append) {
         let now = self.core.clock.now_ms();
         let may = matches!(&self.core.state.lock().role, Role::Master(role) if role.master.may_serve(now).is_ok());
-        if may {
-            self.appends.push(record);
-            // What becomes of it shows in the store's flushes, which is its only purpose.
-            self.waiters.push((Wait::Written, Done::Call(Box::new(|_outcome| ()))));
-            self.append();
+        if !may {
+            return;
+        }
+        let full = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&full);
+        // What becomes of it shows in the store's flushes, which is its only purpose.
+        let done = move |outcome| told.store(matches!(outcome, Err(SendFailure::DiskFull(..))), Ordering::Relaxed);
+        self.appends.push(record);
+        self.waiters.push((Wait::Written, Done::Call(Box::new(done))));
+        self.append();
+        // A full disk is not a dead one: consumers are served from it, and no other replica has to be better off.
+        if full.load(Ordering::Relaxed) && self.appender.prove_disk().is_ok() {
+            self.core.state.lock().proof_at = self.core.clock.now_ms();
         }
     }
 
@@ -293,10 +304,15 @@ fn answer<T>(to: tokio::sync::oneshot::Sender<T>, with: T) {
     }
 }
 
-fn failure_of(error: &AppendError) -> SendFailure {
-    match error {
-        AppendError::TooLarge { .. } | AppendError::Invalid(_) => SendFailure::TooLarge(error.to_string()),
-        AppendError::NoSpace(_) => SendFailure::DiskFull(error.to_string()),
-        AppendError::Failed(_) | AppendError::Closed => SendFailure::Store(error.to_string()),
+impl Core {
+    fn failure_of(&self, error: &AppendError) -> SendFailure {
+        match error {
+            AppendError::TooLarge { .. } | AppendError::Invalid(_) => SendFailure::TooLarge(error.to_string()),
+            AppendError::NoSpace(_) => {
+                self.counters.disk_full.fetch_add(1, Ordering::Relaxed);
+                SendFailure::DiskFull(self.store.disk(), error.to_string())
+            }
+            AppendError::Failed(_) | AppendError::Closed => SendFailure::Store(error.to_string()),
+        }
     }
 }

@@ -194,6 +194,10 @@ impl Services {
         put("confirmOffset", marks.confirmed.to_string());
         put("dispatchBehindBytes", (marks.written - marks.dispatched).to_string());
         put("remainHowManyDataToFlush", format!("{} B", marks.written - marks.flushed));
+        let disk = self.store.disk();
+        let ratio = |percent: Option<u16>| percent.map_or(-1.0, |percent| f64::from(percent) / 100.0).to_string();
+        put("commitLogDiskRatio", ratio(disk.log_percent));
+        put("consumeQueueDiskRatio", ratio(disk.queues_percent));
         put("waitingPulls", self.waiting.len().to_string());
         put("brokerActive", self.role.serving().is_ok().to_string());
         json(&KvTable { table })

@@ -28,6 +28,9 @@ impl Handler for Services {
                 | code::GET_EARLIEST_MSG_STORETIME
                 | code::GET_TOPIC_STATS_INFO
                 | code::GET_CONSUME_STATS => self.answer_from_disk(connection, inbound),
+                code::DELETE_EXPIRED_COMMITLOG => self.delete_expired_log(inbound),
+                code::CLEAN_EXPIRED_CONSUMEQUEUE => self.clean_expired_queues(inbound),
+                code::CLEAN_UNUSED_TOPIC => self.clean_unused_topics(inbound),
                 _ => self.answer_now(connection, inbound),
             }
         }

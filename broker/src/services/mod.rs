@@ -5,6 +5,7 @@
 //! One file a family of requests; the tables they share are in [`live`], and reach the other replicas by [`metadata`].
 
 mod admin_requests;
+mod clean_requests;
 mod client_requests;
 pub mod clients;
 pub mod config;
@@ -44,7 +45,7 @@ mod tests;
 
 pub use config::ServicesConfig;
 pub use failure::Refusal;
-pub use seam::{Done, Log, NotServing, Replication, Role, SendFailure, Submission, Wait};
+pub use seam::{Busy, Done, Log, NotServing, Replication, Role, SendFailure, Submission, Wait};
 pub use send_reply::SendReply;
 
 use clients::Clients;

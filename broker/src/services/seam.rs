@@ -4,7 +4,7 @@ use super::failure::Refusal;
 use super::send_reply::SendReply;
 use gantry_remoting::body::ha::{EpochEntry, HaRuntimeInfo};
 use gantry_remoting::code::response;
-use gantry_store::{Append, Appended};
+use gantry_store::{Append, Appended, Disk};
 
 /// The way to the log's one writer.
 pub trait Log: Send + Sync {
@@ -77,28 +77,65 @@ pub enum SendFailure {
         /// `minInSyncReplicas`
         need: u32,
     },
-    /// No room for another segment; the text has the disk's figures
-    #[error("the broker's disk is full: {0}")]
-    DiskFull(String),
-    /// The writer's queue is full
-    #[error("broker busy: {0}")]
-    Busy(String),
-    /// Slaves lag, producers are slowed (`haBackPressureEnable`), and this send has waited for long enough
-    #[error(
-        "[TIMEOUT_CLEAN_QUEUE]broker busy, start flow control for a while, period in queue: {waited_ms}ms, size of queue: {waiting}"
-    )]
-    Slowed {
-        /// how long
-        waited_ms: u64,
-        /// sends that waited
-        waiting: usize,
-    },
+    /// No room for another segment, or the disk is above its warning level; the text says which
+    #[error("the broker's disk is full [{figures}]: {1}", figures = figures(.0))]
+    DiskFull(Disk, String),
+    /// Flow control
+    #[error("{0}")]
+    Busy(Busy),
     /// The message, or its properties, is longer than a record may be
     #[error("the message is illegal: {0}")]
     TooLarge(String),
     /// The store failed and takes nothing any more
     #[error("the store failed: {0}")]
     Store(String),
+}
+
+/// Why flow control refuses a send: RocketMQ's texts.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Busy {
+    /// The queue of sends is full
+    #[error("[OVERLOAD]system busy, start flow control for a while")]
+    Overload,
+    /// The writer has been at one write for long, when the send came
+    #[error("[REJECTREQUEST]system busy, start flow control for a while")]
+    Rejected,
+    /// The same, when the send had waited already
+    #[error(
+        "[PCBUSY_CLEAN_QUEUE]broker busy, start flow control for a while, period in queue: {period_ms}ms, size of queue: {queue}"
+    )]
+    PageCache {
+        /// How long it had waited
+        period_ms: u64,
+        /// How many waited
+        queue: usize,
+    },
+    /// The send had waited too long
+    #[error(
+        "[TIMEOUT_CLEAN_QUEUE]broker busy, start flow control for a while, period in queue: {period_ms}ms, size of queue: {queue}"
+    )]
+    TimedOut {
+        /// How long it had waited
+        period_ms: u64,
+        /// How many waited
+        queue: usize,
+    },
+}
+
+/// RocketMQ's sentence, and behind it what it leaves open.
+fn disk_full_text(disk: &Disk, why: &str) -> String {
+    format!(
+        "service not available now. It may be caused by one of the following reasons: the broker's disk is full [{}], \
+         messages are put to the slave, message store has been shut down, etc. ({why})",
+        figures(disk)
+    )
+}
+
+/// Used parts of 1 of the volumes of log, queues and index; -1 where the system doesn't say. As RocketMQ's `diskUtil`.
+fn figures(disk: &Disk) -> String {
+    let part = |percent: Option<u16>| percent.map_or(-1.0, |percent| f64::from(percent) / 100.0);
+    let (log, queues) = (part(disk.log_percent), part(disk.queues_percent));
+    format!("CL: {log:5.2} CQ: {queues:5.2} INDEX: {queues:5.2}")
 }
 
 /// MQVersion ordinal of 5.3.1: newer clients understand [`response::GO_AWAY`] and reconnect by themselves.
@@ -118,14 +155,14 @@ impl SendFailure {
             Self::FlushSlaveTimeout(_) => response::FLUSH_SLAVE_TIMEOUT,
             Self::NotMaster => return busy("[REJECTREQUEST]system busy, start flow control for a while".into()),
             Self::SwitchingOver => return switching_over(client_version),
-            Self::Fenced(_) | Self::DiskFull(_) | Self::Store(_) => {
+            Self::Fenced(_) | Self::Store(_) => {
                 return Refusal::new(response::SERVICE_NOT_AVAILABLE, format!("service not available now. {self}"));
             }
-            Self::InSyncShort { .. } => response::SYSTEM_ERROR,
-            Self::Busy(text) => {
-                return busy(format!("[OVERLOAD]system busy, start flow control for a while. {text}"));
+            Self::DiskFull(disk, why) => {
+                return Refusal::new(response::SERVICE_NOT_AVAILABLE, disk_full_text(disk, why));
             }
-            Self::Slowed { .. } => response::SYSTEM_BUSY,
+            Self::InSyncShort { .. } => response::SYSTEM_ERROR,
+            Self::Busy(why) => return busy(why.to_string()),
             Self::TooLarge(_) => response::MESSAGE_ILLEGAL,
         };
         Refusal::new(code, self.to_string())
@@ -207,6 +244,36 @@ mod tests {
         }
     }
 
+    fn disk() -> Disk {
+        Disk { log_percent: Some(91), queues_percent: None, full: true, hanging_bytes: 0, deleted_segments: 0 }
+    }
+
+    #[test]
+    fn the_texts_are_rocketmqs() {
+        let remark = |failure: SendFailure| failure.refusal(513).remark;
+        assert_eq!(
+            remark(SendFailure::DiskFull(disk(), "no space".into())),
+            "service not available now. It may be caused by one of the following reasons: the broker's disk is full \
+             [CL:  0.91 CQ: -1.00 INDEX: -1.00], messages are put to the slave, message store has been shut down, etc. \
+             (no space)"
+        );
+        let waited = Busy::TimedOut { period_ms: 201, queue: 3 };
+        assert_eq!(
+            remark(SendFailure::Busy(waited)),
+            "[TIMEOUT_CLEAN_QUEUE]broker busy, start flow control for a while, period in queue: 201ms, size of queue: 3"
+        );
+        let stuck = Busy::PageCache { period_ms: 1001, queue: 12 };
+        assert_eq!(
+            remark(SendFailure::Busy(stuck)),
+            "[PCBUSY_CLEAN_QUEUE]broker busy, start flow control for a while, period in queue: 1001ms, size of queue: 12"
+        );
+        assert_eq!(remark(SendFailure::Busy(Busy::Overload)), "[OVERLOAD]system busy, start flow control for a while");
+        assert_eq!(
+            remark(SendFailure::Busy(Busy::Rejected)),
+            "[REJECTREQUEST]system busy, start flow control for a while"
+        );
+    }
+
     #[test]
     fn every_refused_send_is_answered_by_a_code_that_producers_retry_on() {
         // `DefaultMQProducer`'s own list.
@@ -216,9 +283,9 @@ mod tests {
             SendFailure::SwitchingOver,
             SendFailure::Fenced("why".into()),
             SendFailure::InSyncShort { have: 1, need: 2 },
-            SendFailure::DiskFull("99 %".into()),
-            SendFailure::Busy("full".into()),
-            SendFailure::Slowed { waited_ms: 201, waiting: 7 },
+            SendFailure::DiskFull(disk(), "99 %".into()),
+            SendFailure::Busy(Busy::Overload),
+            SendFailure::Busy(Busy::TimedOut { period_ms: 201, queue: 3 }),
             SendFailure::Store("EIO".into()),
         ];
         for failure in failures {

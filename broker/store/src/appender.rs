@@ -118,6 +118,13 @@ impl Appender {
         Ok(())
     }
 
+    /// Makes the disk answer for the log's last segment, where nothing can be appended because the disk is full.
+    pub fn prove_disk(&self) -> Result<(), Arc<StoreFailure>> {
+        let shared = &self.handle.shared;
+        let Some(last) = shared.log.last() else { return Ok(()) };
+        last.file.sync_data().map_err(|error| shared.fail("fdatasync", last.path.clone(), error))
+    }
+
     /// The number that the next message of a queue will get: counts everything written, not only what is visible.
     pub fn next_queue_offset(&self, topic: &str, queue_id: u32) -> QueueOffset {
         QueueOffset(self.queue_offsets.next(topic, queue_id))
@@ -258,7 +265,12 @@ fn writable(shared: &Shared) -> Result<MutexGuard<'_, bool>, Stop> {
 
 fn next_segment(shared: &Shared, base: u64) -> Result<Arc<Segment>, Stop> {
     shared.allocator.take(base).map_err(|error| match shared.allocation_failed(error) {
-        Ok(no_space) => Stop::NoSpace(no_space),
+        Ok(no_space) => {
+            // What can be deleted is.
+            shared.retention.no_space();
+            shared.cleaner.wake();
+            Stop::NoSpace(no_space)
+        }
         Err(failure) => Stop::Failed(failure),
     })
 }

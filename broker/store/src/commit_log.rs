@@ -80,6 +80,11 @@ impl CommitLog {
         self.segments.read().iter().map(|segment| segment.len).sum()
     }
 
+    /// The last segment.
+    pub(crate) fn last(&self) -> Option<Arc<Segment>> {
+        self.segments.read().last().cloned()
+    }
+
     /// Takes all segments before `base` out of the table, where one must remain to say where the log begins.
     pub(crate) fn split_front(&self, base: u64) -> Vec<Arc<Segment>> {
         let mut segments = self.segments.write();

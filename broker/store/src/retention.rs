@@ -3,7 +3,8 @@
 //! A segment is *expired* when its newest message is older than [`Retention::reserved`]. Expired segments go, oldest first,
 //! at the hours of [`Retention::delete_when`], at any hour once the disk is fuller than [`Retention::max_used_percent`], or
 //! when an administrator asks. Above [`Retention::forcibly_percent`] the oldest go whatever their age. Above
-//! [`Retention::warning_percent`] the disk counts as full: see [`Disk::full`].
+//! [`Retention::warning_percent`] the disk counts as full, see [`Disk::full`]; and so it does for the cleaner as long as the next
+//! segment can't be allocated.
 //!
 //! Never deleted: the segment that is written to, and what isn't yet flushed, dispatched *and* covered by a
 //! checkpoint on disk (so that a crash finds the log from there on), nor what the owner has not
@@ -139,6 +140,8 @@ pub(crate) struct State {
     log_percent: AtomicU16,
     queues_percent: AtomicU16,
     full: AtomicBool,
+    /// A segment couldn't be allocated since the cleaner looked.
+    no_space: AtomicBool,
     hanging_bytes: AtomicU64,
     deleted_segments: AtomicU64,
     /// Rounds in which expired segments go at any hour: an administrator asked.
@@ -169,6 +172,7 @@ impl State {
             log_percent: AtomicU16::new(UNKNOWN),
             queues_percent: AtomicU16::new(UNKNOWN),
             full: AtomicBool::new(false),
+            no_space: AtomicBool::new(false),
             hanging_bytes: AtomicU64::new(0),
             deleted_segments: AtomicU64::new(0),
             manual_rounds: AtomicU64::new(0),
@@ -198,6 +202,10 @@ impl State {
 
     pub(crate) fn hold_for_replicas(&self, from: Option<u64>) {
         self.replicas.store(from.unwrap_or(u64::MAX), Ordering::Release);
+    }
+
+    pub(crate) fn no_space(&self) {
+        self.no_space.store(true, Ordering::Release);
     }
 
     pub(crate) fn delete_expired(&self) {

@@ -23,6 +23,8 @@ use crate::shared::Shared;
 
 /// While the disk is full it is looked at this often: producers wait for it.
 const FULL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// At most so often it is looked for room when a segment couldn't be allocated.
+const NO_SPACE_PAUSE: Duration = Duration::from_millis(20);
 
 /// A segment that is unlinked and still read.
 pub(crate) struct Hanging {
@@ -35,9 +37,18 @@ pub(crate) struct Hanging {
 pub(crate) fn run(shared: &Shared) {
     while !shared.is_stopping() {
         round(shared);
-        let interval = shared.config.retention.check_interval;
-        let full = shared.retention.full.load(Ordering::Relaxed);
-        thread::park_timeout(if full { interval.min(FULL_CHECK_INTERVAL) } else { interval });
+        pause(shared);
+    }
+}
+
+/// Until the next look, or until somebody asks for one. A full disk asks with each refused message.
+fn pause(shared: &Shared) {
+    let interval = shared.config.retention.check_interval;
+    let state = &shared.retention;
+    let pressed = state.full.load(Ordering::Relaxed) || state.no_space.load(Ordering::Relaxed);
+    thread::park_timeout(if pressed { interval.min(FULL_CHECK_INTERVAL) } else { interval });
+    if state.no_space.load(Ordering::Relaxed) {
+        thread::sleep(NO_SPACE_PAUSE.min(interval));
     }
 }
 

@@ -44,6 +44,7 @@ pub(super) fn look(shared: &Shared) -> Pressure {
     let returning = log_space.map_or(0, |space| hanging.saturating_mul(100) / space.total_bytes.max(1));
     let lasting = used.map(|used| used.saturating_sub(u16::try_from(returning).unwrap_or(0)));
     match () {
+        () if state.no_space.swap(false, Ordering::AcqRel) => Pressure::Full,
         () if above(lasting, retention.warning_percent) => Pressure::Full,
         () if above(lasting, retention.forcibly_percent) => Pressure::Forcibly,
         () if above(lasting, retention.max_used_percent) => Pressure::Expired,

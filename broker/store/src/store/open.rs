@@ -21,7 +21,8 @@ use crate::record::MAX_TOPIC_BYTES;
 use crate::recovery::{self, ABORT_FILE, Recovered, io_error};
 use crate::shared::{Checkpointing, Shared, Wake};
 use crate::{
-    Appender, Config, Events, OpenError, StoreFailure, Upkeep, checkpointer, dispatcher, flusher, queues, retention,
+    Appender, Config, Events, OpenError, Retention, StoreFailure, Upkeep, checkpointer, dispatcher, flusher, queues,
+    retention,
 };
 
 /// Segments are whole numbers of pages.
@@ -53,6 +54,7 @@ pub fn open_by_hand(
     events: Arc<dyn Events>,
 ) -> Result<(Store, Appender, Upkeep), OpenError> {
     check(&config)?;
+    check_retention(&config.retention)?;
     make_directories(&*fs, &config)?;
     let lock_path = config.root.join(LOCK_FILE);
     let lock = fs.lock(&lock_path).map_err(io_error("locking", &lock_path))?;
@@ -114,6 +116,20 @@ fn check(config: &Config) -> Result<(), OpenError> {
     }
     if !(1..=MAX_TOPIC_BYTES).contains(&config.max_topic_bytes) {
         return refuse(format!("topics can have 1 to {MAX_TOPIC_BYTES} bytes, not {}", config.max_topic_bytes));
+    }
+    Ok(())
+}
+
+fn check_retention(retention: &Retention) -> Result<(), OpenError> {
+    let Retention { max_used_percent, forcibly_percent, warning_percent, files_a_round, .. } = *retention;
+    if [max_used_percent, forcibly_percent, warning_percent].iter().any(|percent| !(1..=100).contains(percent)) {
+        return Err(OpenError::Config(format!(
+            "diskMaxUsedSpaceRatio={max_used_percent}, diskSpaceCleanForciblyRatio={forcibly_percent}, \
+             diskSpaceWarningLevelRatio={warning_percent}: each must be 1 to 100"
+        )));
+    }
+    if files_a_round == 0 || retention.quota_bytes == Some(0) {
+        return Err(OpenError::Config("deleteFileBatchMax and gantryStoreQuotaBytes must be at least 1".to_owned()));
     }
     Ok(())
 }
