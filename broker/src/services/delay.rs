@@ -12,6 +12,7 @@ use bytes::Bytes;
 use gantry_store::properties::{self, Builder};
 use gantry_store::record::{self, RecordView};
 use gantry_store::{Append, Appended, NewMessage, QueueOffset, ReadLimits, ReadStatus};
+use std::collections::BTreeSet;
 use std::sync::Weak;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -54,23 +55,27 @@ enum Level {
 }
 
 impl Services {
-    /// Moves all that is due. Returns how long there is nothing to do.
+    /// Moves all that is due, a batch of each level in turn: a long backlog of one level keeps no other waiting. Returns how long
+    /// there is nothing to do.
     async fn deliver_due(&self) -> Duration {
-        let mut pause = REST;
-        for level in 1..=self.delay_levels.max() {
-            loop {
+        let mut failed = BTreeSet::new();
+        loop {
+            let (mut pause, mut more) = (REST, false);
+            for level in (1..=self.delay_levels.max()).filter(|level| !failed.contains(level)).collect::<Vec<_>>() {
                 match self.deliver_level(level).await {
-                    Level::More => {}
-                    Level::Failed | Level::Waits(None) => break,
+                    Level::More => more = true,
+                    Level::Failed => _ = failed.insert(level),
+                    Level::Waits(None) => {}
                     Level::Waits(Some(due_ms)) => {
                         let ms = u64::try_from(due_ms - now_ms()).unwrap_or(0).max(1);
                         pause = pause.min(Duration::from_millis(ms));
-                        break;
                     }
                 }
             }
+            if !more {
+                return pause;
+            }
         }
-        pause
     }
 
     async fn deliver_level(&self, level: u32) -> Level {

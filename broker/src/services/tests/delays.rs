@@ -2,6 +2,7 @@
 
 use super::harness::*;
 use crate::services::ServicesConfig;
+use crate::services::seam::SendFailure;
 use gantry_remoting::code::{request, response};
 use gantry_remoting::headers::pull::PullMessage;
 use std::time::SystemTime;
@@ -46,5 +47,26 @@ async fn what_was_delivered_before_a_restart_is_not_delivered_again_and_the_rest
     assert_eq!(bodies(&records), ["one", "two"]);
     let schedule = client.request(request::PULL_MESSAGE, &pull_header("g", "SCHEDULE_TOPIC_XXXX", 2, 0)).await;
     assert_eq!(super::harness::records(&schedule.body.to_bytes()).len(), 1, "the third still waits");
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_backlog_of_one_level_keeps_no_other_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let levels = ServicesConfig { delay_levels: "1s 1s".into(), ..ServicesConfig::default() };
+    let broker = Broker::start_with(dir.path(), levels).await;
+    let client = broker.client().await;
+    for number in 0..300 {
+        client.send("t", 0, "DELAY\u{1}1\u{2}", &number.to_string()).await;
+    }
+    client.send("t", 1, "DELAY\u{1}2\u{2}", "the other level's").await;
+    // Nothing is delivered until all are due.
+    *broker.log.failure.lock() = Some(SendFailure::NotMaster);
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    *broker.log.failure.lock() = None;
+    until("all are delivered", || broker.queue_max("t", 0) >= 300 && broker.queue_max("t", 1) == 1).await;
+    let (_, other) = client.pull(pull_header("g", "t", 1, 0)).await;
+    let (_, last) = client.pull(pull_header("g", "t", 0, 299)).await;
+    assert!(other[0].physical < last[0].physical, "it waited for the whole backlog");
     broker.stop().await;
 }
