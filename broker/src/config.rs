@@ -372,6 +372,7 @@ impl Keys {
             max_query: self.or("maxMsgsNumBatch", default.max_query)?,
             max_queued_queries: self.or("queryThreadPoolQueueCapacity", default.max_queued_queries)?,
             snapshot_ms: self.or("flushConsumerOffsetInterval", default.snapshot_ms)?,
+            base_ms: default.base_ms,
             in_memory_bytes: default.in_memory_bytes,
             client_expiry_ms: default.client_expiry_ms,
             queue_lock_ms: default.queue_lock_ms,

@@ -66,6 +66,9 @@ pub struct ServicesConfig {
     pub offset_flush_ms: u64,
     /// `flushConsumerOffsetInterval`: milliseconds between two snapshots into `config_dir`
     pub snapshot_ms: u64,
+    /// Milliseconds between two of the older snapshots that a cut log is read again from; cuts further back than this can be
+    /// followed exactly only while the log has all metadata records
+    pub base_ms: u64,
 }
 
 impl Default for ServicesConfig {
@@ -100,6 +103,7 @@ impl Default for ServicesConfig {
             queue_lock_ms: 60_000,
             offset_flush_ms: 500,
             snapshot_ms: 5_000,
+            base_ms: 60_000,
         }
     }
 }

@@ -26,6 +26,8 @@ pub struct ConfigFiles {
 pub struct Loaded {
     /// The tables; `next` is the least of the files'
     pub tables: Tables,
+    /// `next` of the newest of the files
+    pub newest: u64,
     /// An Apache broker wrote them, or some of them
     pub foreign: bool,
 }
@@ -134,9 +136,10 @@ impl ConfigFiles {
         ];
         let (topics, groups) = (topics.unwrap_or_default(), groups.unwrap_or_default());
         let (offsets, delay) = (offsets.unwrap_or_default(), delay.unwrap_or_default());
-        let next = marks.iter().map(|mark| mark.flatten().unwrap_or(0)).min().unwrap_or(0);
+        let known = || marks.iter().map(|mark| mark.flatten().unwrap_or(0));
+        let (next, newest) = (known().min().unwrap_or(0), known().max().unwrap_or(0));
         let tables = tables(next, topics, groups, offsets, delay);
-        Ok(Loaded { tables, foreign: marks.contains(&Some(None)) })
+        Ok(Loaded { tables, newest, foreign: marks.contains(&Some(None)) })
     }
 
     /// Replaces all four.
@@ -216,9 +219,9 @@ mod tests {
     fn what_was_saved_is_loaded() {
         let dir = tempfile::tempdir().unwrap();
         let files = ConfigFiles::open(&dir.path().join("config")).unwrap();
-        assert_eq!(files.load().unwrap(), Loaded { tables: Tables::default(), foreign: false });
+        assert_eq!(files.load().unwrap(), Loaded { tables: Tables::default(), newest: 0, foreign: false });
         files.save(&some_tables()).unwrap();
-        assert_eq!(files.load().unwrap(), Loaded { tables: some_tables(), foreign: false });
+        assert_eq!(files.load().unwrap(), Loaded { tables: some_tables(), newest: 7, foreign: false });
     }
 
     #[test]
@@ -237,7 +240,7 @@ mod tests {
         let files = ConfigFiles::open(dir.path()).unwrap();
         files.save_foreign(&some_tables()).unwrap();
         let tables = Tables { next: 0, ..some_tables() };
-        assert_eq!(files.load().unwrap(), Loaded { tables, foreign: true });
+        assert_eq!(files.load().unwrap(), Loaded { tables, newest: 0, foreign: true });
     }
 
     #[test]
@@ -268,6 +271,7 @@ mod tests {
         files.save(&some_tables()).unwrap();
         let older = std::fs::read_to_string(dir.path().join(TOPICS)).unwrap().replace("Offset\":7", "Offset\":4");
         std::fs::write(dir.path().join(TOPICS), older).unwrap();
-        assert_eq!(files.load().unwrap().tables.next, 4);
+        let loaded = files.load().unwrap();
+        assert_eq!((loaded.tables.next, loaded.newest), (4, 7));
     }
 }

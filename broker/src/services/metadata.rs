@@ -7,6 +7,7 @@
 //! second for offsets. A master that is deposed falls back to confirmed. Snapshots are of confirmed alone, so they are
 //! exact for the place in the log that they name.
 
+use super::bases::Bases;
 use super::config_files::{ConfigFiles, FileError};
 use super::live::Live;
 use super::names::METADATA_TOPIC;
@@ -14,7 +15,7 @@ use super::now_ms;
 use super::seam::{Done, Log, SendFailure, Submission, Wait};
 use super::tables::{Change, ChangeSet, Tables};
 use bytes::Bytes;
-use gantry_store::{Append, NewMessage, QueueOffset, ReadError, ReadLimits, Store, record};
+use gantry_store::{Append, NewMessage, PhysicalOffset, QueueOffset, ReadError, ReadLimits, ReadStatus, Store, record};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -29,7 +30,7 @@ pub struct Metadata {
     topic: Arc<str>,
     store_host: SocketAddr,
     /// Held while the files are written, before `confirmed` is: they are written one after the other, never back in time
-    saving: Mutex<()>,
+    saving: Mutex<Bases>,
     /// Held while records are applied, so that they are applied in order
     confirmed: Mutex<Confirmed>,
     /// Held from taking changes to submitting them, so that records have the order of their values
@@ -75,6 +76,7 @@ impl Metadata {
         store: Store,
         log: Arc<dyn Log>,
         files: ConfigFiles,
+        bases: Bases,
         live: Arc<Live>,
         store_host: SocketAddr,
     ) -> Result<Self, MetadataError> {
@@ -84,12 +86,16 @@ impl Metadata {
             tables.next = store.queue_range(METADATA_TOPIC, 0).max.0;
             tracing::info!(topics = tables.topics.entries.len(), "metadata taken over from an Apache broker's files");
         }
-        // A snapshot may be of records that the log lost since (a power cut without SYNC_FLUSH): what takes their places is read.
-        tables.next = tables.next.min(store.queue_range(METADATA_TOPIC, 0).max.0);
+        // A snapshot may be of records that the log lost since (a power cut without SYNC_FLUSH, or a cut before a crash).
+        let range = store.queue_range(METADATA_TOPIC, 0);
+        if !loaded.foreign && loaded.newest > range.max.0 {
+            tables = bases.as_of(range.max.0, &files, range)?.unwrap_or(tables);
+            tables.next = tables.next.min(range.max.0);
+        }
         live.reset(&tables);
         let foreign = loaded.foreign;
         let confirmed = Mutex::new(Confirmed { tables, saved: None, foreign, attached: false, unsaved: false });
-        let (saving, author) = (Mutex::new(()), Mutex::new(None));
+        let (saving, author) = (Mutex::new(bases), Mutex::new(None));
         let topic = METADATA_TOPIC.into();
         let metadata = Self { store, log, files, live, topic, store_host, saving, confirmed, author };
         metadata.catch_up()?;
@@ -97,18 +103,60 @@ impl Metadata {
     }
 
     /// A record was dispatched at `offset`. If one of that place was applied before, the log was cut in between (a deposed `Async`
-    /// master's tail was): reading goes on from there. To apply a record twice changes nothing.
-    pub fn rewind_to(&self, offset: QueueOffset) {
-        let mut confirmed = self.confirmed.lock();
-        if offset.0 < confirmed.tables.next {
-            tracing::warn!(from = confirmed.tables.next, to = offset.0, "the metadata log was cut; read again");
-            confirmed.tables.next = offset.0;
-        }
+    /// master's tail was): the tables are made again as they were before.
+    pub fn rewind_to(&self, offset: QueueOffset) -> Result<(), MetadataError> {
+        let next = self.confirmed.lock().tables.next;
+        if offset.0 < next { self.rebuild(offset.0) } else { Ok(()) }
     }
 
-    /// Applies the records that the store has dispatched since the last call.
-    pub fn catch_up(&self) -> Result<(), ReadError> {
+    /// Applies the records that the store has dispatched since the last call; forgets those that were cut.
+    pub fn catch_up(&self) -> Result<(), MetadataError> {
+        let cut = {
+            let mut confirmed = self.confirmed.lock();
+            let max = self.store.queue_range(METADATA_TOPIC, 0).max.0;
+            if confirmed.tables.next <= max {
+                self.read_on(&mut confirmed)?;
+                None
+            } else {
+                Some(max)
+            }
+        };
+        cut.map_or(Ok(()), |to| self.rebuild(to))
+    }
+
+    /// Records from `to` on were cut, and others may have come: begins with the newest snapshot from before, on disk too, and reads
+    /// on from there.
+    fn rebuild(&self, to: u64) -> Result<(), MetadataError> {
+        let mut bases = self.saving.lock();
         let mut confirmed = self.confirmed.lock();
+        let from = confirmed.tables.next;
+        if from <= to {
+            return Ok(());
+        }
+        if confirmed.foreign {
+            confirmed.tables.next = to;
+            return Ok(());
+        }
+        let range = self.store.queue_range(METADATA_TOPIC, 0);
+        if let Some(tables) = bases.as_of(to, &self.files, range)? {
+            tracing::warn!(from, to, base = tables.next, "the metadata log was cut: read again");
+            confirmed.tables = tables;
+        } else {
+            let what = "the metadata log was cut, and no snapshot is so old: what only the cut records said stays";
+            tracing::error!(from, to, what);
+            confirmed.tables.next = to;
+        }
+        bases.forget_above(to)?;
+        if self.author.lock().is_none() {
+            self.live.reset(&confirmed.tables);
+        }
+        self.read_on(&mut confirmed)?;
+        self.files.save(&confirmed.tables)?;
+        confirmed.saved = Some(confirmed.tables.next);
+        Ok(())
+    }
+
+    fn read_on(&self, confirmed: &mut Confirmed) -> Result<(), ReadError> {
         loop {
             let next = confirmed.tables.next;
             let range = self.store.queue_range(METADATA_TOPIC, 0);
@@ -190,8 +238,9 @@ impl Metadata {
     /// Takes over another replica's [`Self::snapshot`], durably.
     pub fn install_snapshot(&self, snapshot: &[u8]) -> Result<(), MetadataError> {
         let tables: Tables = serde_json::from_slice(snapshot).map_err(MetadataError::Snapshot)?;
-        let _saving = self.saving.lock();
+        let mut bases = self.saving.lock();
         let mut confirmed = self.confirmed.lock();
+        bases.begin(&tables)?;
         self.files.save(&tables)?;
         self.live.reset(&tables);
         let saved = Some(tables.next);
@@ -217,25 +266,50 @@ impl Metadata {
         *confirmed = Confirmed { tables, saved: None, foreign: true, attached: true, unsaved };
     }
 
-    /// Writes the snapshot files if anything was confirmed since they were written.
-    pub fn save(&self) -> Result<(), FileError> {
-        let _saving = self.saving.lock();
-        let tables = {
+    /// Writes the snapshot files if anything was confirmed since they were written, and lets retention have the log as far as it
+    /// isn't needed for them.
+    pub fn save(&self) -> Result<(), MetadataError> {
+        // First the mark, then the records: the tables hold whatever is below it.
+        let covered = self.store.watermarks().dispatched;
+        self.catch_up()?;
+        let mut bases = self.saving.lock();
+        let (tables, saved) = {
             let mut confirmed = self.confirmed.lock();
-            // Files of an Apache broker stay as they are until a record holds what they say.
-            let unsaved = std::mem::take(&mut confirmed.unsaved);
-            if confirmed.foreign && unsaved {
-                let tables = confirmed.tables.clone();
+            if confirmed.foreign {
+                // Files of an Apache broker stay as they are until a record holds what they say; nothing of it is in the log.
+                let unsaved = std::mem::take(&mut confirmed.unsaved);
+                let tables = unsaved.then(|| confirmed.tables.clone());
                 drop(confirmed);
-                return self.files.save_foreign(&tables).inspect_err(|_| self.confirmed.lock().unsaved = true);
-            }
-            if confirmed.foreign || confirmed.saved == Some(confirmed.tables.next) {
+                if let Some(tables) = tables {
+                    self.files.save_foreign(&tables).inspect_err(|_| self.confirmed.lock().unsaved = true)?;
+                }
+                self.store.release(covered);
                 return Ok(());
             }
-            confirmed.tables.clone()
+            (confirmed.tables.clone(), confirmed.saved == Some(confirmed.tables.next))
         };
-        self.files.save(&tables)?;
-        self.confirmed.lock().saved = Some(tables.next);
+        if !saved {
+            self.files.save(&tables)?;
+            self.confirmed.lock().saved = Some(tables.next);
+        }
+        bases.rotate(&tables)?;
+        if let Some(needed) = bases.needed_from() {
+            self.release(needed, covered)?;
+        }
+        Ok(())
+    }
+
+    /// Retention may have what lies before metadata record `needed`; `covered`, if there is no such record yet.
+    fn release(&self, needed: u64, covered: PhysicalOffset) -> Result<(), ReadError> {
+        let one = ReadLimits::new(1, 1);
+        let read = self.store.read_queue(METADATA_TOPIC, 0, QueueOffset(needed), one, |_| true)?;
+        match read.messages.first().map(|bytes| record::decode(bytes)) {
+            Some(Ok(first)) => self.store.release(first.physical),
+            // `covered` was read before the tables: all metadata below it is in them.
+            None if read.status == ReadStatus::OffsetOverflowOne => self.store.release(covered),
+            // It was cut meanwhile, or the topic is new: next time.
+            _ => {}
+        }
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 //! One file a family of requests; the tables they share are in [`live`], and reach the other replicas by [`metadata`].
 
 mod admin_requests;
+mod bases;
 mod clean_requests;
 mod client_requests;
 pub mod clients;
@@ -48,6 +49,7 @@ pub use failure::Refusal;
 pub use seam::{Busy, Done, Log, NotServing, Replication, Role, SendFailure, Submission, Wait};
 pub use send_reply::SendReply;
 
+use bases::Bases;
 use clients::Clients;
 use config_files::ConfigFiles;
 use delay_levels::DelayLevels;
@@ -121,7 +123,8 @@ impl Services {
     ) -> Result<Arc<Self>, OpenError> {
         let live = Arc::new(Live::new(&config));
         let files = ConfigFiles::open(&config.config_dir)?;
-        let metadata = Metadata::open(store.clone(), log.clone(), files, live.clone(), config.store_host)?;
+        let bases = Bases::open(&config.config_dir, Duration::from_millis(config.base_ms))?;
+        let metadata = Metadata::open(store.clone(), log.clone(), files, bases, live.clone(), config.store_host)?;
         let delay_levels = DelayLevels::parse(&config.delay_levels)?;
         let services = Arc::new_cyclic(|me| Self {
             me: me.clone(),
@@ -152,7 +155,9 @@ impl Services {
     /// The store's `Events::dispatched`: these messages are visible now. Called on the dispatcher's thread.
     pub fn on_dispatched(&self, batch: &[Dispatched]) {
         if let Some(first) = batch.iter().find(|message| &*message.topic == names::METADATA_TOPIC) {
-            self.metadata.rewind_to(first.queue_offset);
+            if let Err(problem) = self.metadata.rewind_to(first.queue_offset) {
+                tracing::error!(%problem, "the metadata can't be read again from before the cut");
+            }
             self.follow_metadata();
         }
         if batch.iter().any(|message| &*message.topic == names::SCHEDULE_TOPIC) {

@@ -12,7 +12,8 @@ use gantry_remoting::headers::pull::{PullMessage, PullMessageResponse, sys_flag}
 use gantry_remoting::headers::send::{SendMessage, SendMessageResponse};
 use gantry_remoting::{Command, Connection, Handler, Inbound, Limits, Server};
 use gantry_store::{
-    AppendError, Appender, Config, Dispatched, Events, OpenError, PhysicalOffset, Store, StoreFailure, record,
+    AppendError, Appender, Config, Dispatched, Events, OpenError, PhysicalOffset, ReadLog, Retention, Store,
+    StoreFailure, record,
 };
 use parking_lot::Mutex;
 use std::path::Path;
@@ -116,7 +117,12 @@ impl Broker {
     /// A replica that nobody has made a master yet.
     pub(super) async fn start_slave(dir: &Path, config: ServicesConfig) -> Self {
         let events = Arc::new(TestEvents::default());
-        let store_config = Config { segment_bytes: 16 << 20, queue_file_units: 1000, ..Config::new(dir) };
+        let store_config = Config {
+            segment_bytes: 16 << 20,
+            queue_file_units: 1000,
+            retention: eager_retention(),
+            ..Config::new(dir)
+        };
         let (store, appender) = open(store_config, events.clone()).await;
         store.confirm(store.watermarks().written);
         let log = Arc::new(TestLog {
@@ -149,6 +155,41 @@ impl Broker {
         until("the log is dispatched", || store.watermarks().dispatched == store.watermarks().written).await;
     }
 
+    /// Whether nothing of a queue is left that once was.
+    pub(super) fn is_drained(&self, topic: &str, queue: u32) -> bool {
+        let range = self.store.queue_range(topic, queue);
+        range.max.0 > 0 && range.min == range.max
+    }
+
+    /// Where the log begins.
+    pub(super) fn oldest(&self) -> PhysicalOffset {
+        self.store.min_offset()
+    }
+
+    /// Where it ends.
+    pub(super) fn end(&self) -> PhysicalOffset {
+        self.store.watermarks().written
+    }
+
+    pub(super) fn write_log<T>(&self, write: impl FnOnce(&mut Appender) -> T) -> T {
+        write(self.log.appender.lock().as_mut().unwrap())
+    }
+
+    /// All that the log holds, piece by piece: where each begins, and its bytes.
+    pub(super) fn log_pieces(&self) -> Vec<(PhysicalOffset, Bytes)> {
+        let (mut pieces, mut from) = (Vec::new(), self.oldest());
+        while let ReadLog::Bytes { bytes, next } = self.store.read_log(from, 1 << 20).unwrap() {
+            pieces.push((from, bytes));
+            from = next;
+        }
+        pieces
+    }
+
+    /// All that is written is confirmed.
+    pub(super) fn confirm(&self) {
+        self.store.confirm(self.end());
+    }
+
     /// How many messages a queue has.
     pub(super) fn queue_max(&self, topic: &str, queue: u32) -> u64 {
         self.store.queue_range(topic, queue).max.0
@@ -170,6 +211,16 @@ impl Broker {
         let gone = Arc::downgrade(&services);
         drop((services, log, store));
         until("the services are gone", || gone.upgrade().is_none()).await;
+    }
+}
+
+/// Deletes whatever may be deleted, at once.
+fn eager_retention() -> Retention {
+    Retention {
+        reserved: Duration::ZERO,
+        delete_when: "0;1;2;3;4;5;6;7;8;9;10;11;12;13;14;15;16;17;18;19;20;21;22;23".parse().unwrap(),
+        check_interval: Duration::from_millis(20),
+        ..Retention::default()
     }
 }
 

@@ -156,3 +156,162 @@ async fn a_new_mastership_registers_a_newer_table() {
     assert!(after.data_version.state_version == 7 && changed.has_changed().unwrap());
     broker.stop().await;
 }
+
+/// Snapshots only when the test says so, and older ones as often.
+fn by_hand() -> ServicesConfig {
+    ServicesConfig { snapshot_ms: 3_600_000, base_ms: 0, ..ServicesConfig::default() }
+}
+
+/// Is a slave again, its log cut where it ended before `phantom` and an offset of 99 came.
+async fn cut_what_came_last(broker: &Broker, keeps: gantry_store::PhysicalOffset) {
+    let client = broker.client().await;
+    assert_eq!(client.request(request::UPDATE_CONSUMER_OFFSET, &commit(99)).await.code, 0);
+    assert_eq!(client.request(request::UPDATE_AND_CREATE_TOPIC, &create("phantom")).await.code, 0);
+    let metadata = &broker.services.metadata;
+    let confirmed = || metadata.confirmed_offset("t", "g", 0) == Some(99) && metadata.knows_topic("phantom");
+    until("all is confirmed", confirmed).await;
+    broker.services.save_metadata();
+    broker.role.serving.store(false, Ordering::SeqCst);
+    broker.services.became_slave();
+    broker.write_log(|appender| appender.truncate(keeps, None)).unwrap();
+}
+
+fn assert_forgotten(broker: &Broker) {
+    assert_traces(broker);
+    assert!(broker.services.live().topics.get("phantom").is_none());
+    assert!(!broker.services.metadata.knows_topic("phantom"));
+    assert_eq!(broker.services.metadata.confirmed_offset("t", "g", 0), Some(42));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_cut_records_said_is_forgotten_on_disk_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start_with(dir.path(), by_hand()).await;
+    leave_traces(&broker).await;
+    let keeps = broker.end();
+    cut_what_came_last(&broker, keeps).await;
+    broker.services.follow_metadata();
+    assert_forgotten(&broker);
+    broker.kill().await;
+    let broker = Broker::start_slave(dir.path(), by_hand()).await;
+    assert_forgotten(&broker);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_right_after_the_cut_changes_nothing_of_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start_with(dir.path(), by_hand()).await;
+    leave_traces(&broker).await;
+    let keeps = broker.end();
+    cut_what_came_last(&broker, keeps).await;
+    broker.kill().await;
+    let broker = Broker::start_slave(dir.path(), by_hand()).await;
+    assert_forgotten(&broker);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_does_it_matter_what_took_the_cut_records_places() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start_with(dir.path(), by_hand()).await;
+    leave_traces(&broker).await;
+    let keeps = broker.end();
+    cut_what_came_last(&broker, keeps).await;
+    broker.role.serving.store(true, Ordering::SeqCst);
+    broker.services.became_master(2);
+    let client = broker.client().await;
+    for topic in ["a", "b", "c", "d"] {
+        assert_eq!(client.request(request::UPDATE_AND_CREATE_TOPIC, &create(topic)).await.code, 0);
+    }
+    until("the new records are confirmed", || broker.services.metadata.knows_topic("d")).await;
+    assert_forgotten(&broker);
+    broker.stop().await;
+}
+
+/// Three segments of messages behind the traces.
+async fn fill_segments(broker: &Broker) {
+    let client = broker.client().await;
+    let body = "x".repeat(4_000_000);
+    for _ in 0..10 {
+        client.send("by-a-send", 0, "", &body).await;
+    }
+    broker.dispatched().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_deleted_only_as_far_as_snapshots_hold_it_and_cuts_are_still_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start_with(dir.path(), by_hand()).await;
+    leave_traces(&broker).await;
+    fill_segments(&broker).await;
+    broker.services.save_metadata();
+    // Expired long since, and no rounds of the cleaner may touch it: the only snapshot is too new to rely on.
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    assert_eq!(broker.oldest().0, 0);
+    broker.services.save_metadata();
+    until("the segments are gone", || broker.oldest().0 > 0).await;
+
+    let keeps = broker.end();
+    cut_what_came_last(&broker, keeps).await;
+    broker.services.follow_metadata();
+    assert_forgotten(&broker);
+    broker.kill().await;
+    let broker = Broker::start_slave(dir.path(), by_hand()).await;
+    assert_forgotten(&broker);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_begins_with_the_oldest_byte_knows_all_by_snapshot_and_log() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let broker = Broker::start_with(dir.path(), by_hand()).await;
+    leave_traces(&broker).await;
+    fill_segments(&broker).await;
+    broker.services.save_metadata();
+    broker.services.save_metadata();
+    until("the segments are gone", || broker.oldest().0 > 0).await;
+    let snapshot = broker.services.snapshot().unwrap();
+    let client = broker.client().await;
+    assert_eq!(client.request(request::UPDATE_AND_CREATE_TOPIC, &create("later")).await.code, 0);
+
+    let replica = Broker::start_slave(other.path(), by_hand()).await;
+    replica.write_log(|appender| appender.start_at(broker.oldest())).unwrap();
+    replica.services.install_snapshot(&snapshot).unwrap();
+    // Restarted before the log had come.
+    replica.kill().await;
+    let replica = Broker::start_slave(other.path(), by_hand()).await;
+    assert_traces(&replica);
+    for (from, bytes) in broker.log_pieces() {
+        replica.write_log(|appender| appender.append_raw(from, &bytes)).unwrap();
+    }
+    replica.confirm();
+    until("the log is followed", || replica.services.metadata.knows_topic("later")).await;
+    assert_traces(&replica);
+    replica.stop().await;
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mqadmins_cleaning_requests_are_carried_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start_with(dir.path(), by_hand()).await;
+    leave_traces(&broker).await;
+    let client = broker.client().await;
+    client.send("doomed-too", 0, "", "x").await;
+    fill_segments(&broker).await;
+    let deleted = client.request(request::DELETE_TOPIC_IN_BROKER, &DeleteTopic { topic: "doomed-too" }).await;
+    assert_eq!(deleted.code, 0);
+    broker.services.save_metadata();
+    broker.services.save_metadata();
+    until("the segments are gone", || broker.oldest().0 > 0).await;
+    let ask = async |code| client.ask(gantry_remoting::Command::request(code)).await.code;
+    assert_eq!(ask(request::DELETE_EXPIRED_COMMITLOG).await, 0);
+    assert_eq!(ask(request::CLEAN_EXPIRED_CONSUMEQUEUE).await, 0);
+    let queues = dir.path().join("consumequeue");
+    assert!(queues.join("doomed-too").exists());
+    until("the topic's queues are empty", || broker.is_drained("doomed-too", 0)).await;
+    assert_eq!(ask(request::CLEAN_UNUSED_TOPIC).await, 0);
+    assert!(!queues.join("doomed-too").exists() && queues.join("by-a-send").exists());
+    broker.stop().await;
+}
