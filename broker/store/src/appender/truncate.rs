@@ -5,17 +5,20 @@
 //!    a crash leads to the new state: the next open finishes the cut before anything else.
 //! 3. The consume queues go back, then the watermarks: a reader whose unit's record is gone finds the unit gone, too.
 //! 4. Later segments are removed. In the one that holds the cut, all behind it becomes zeros: in place if no slice of
-//!    it is held by anybody, else in a copy that takes its name, so that no slice ever changes.
+//!    it is held by anybody, else in a copy that takes its name, so that no slice ever changes. Where the disk has no room for
+//!    a copy the readers' end is waited for.
 //! 5. A checkpoint without `cut`. Only then may something be appended.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
 
 use super::{Appender, Stop, next_segment, writable};
-use crate::allocator::allocate_file;
+use crate::allocator::{allocate_file, is_no_space};
 use crate::checkpoint::Checkpoint;
 use crate::checkpointer;
 use crate::fs::OpenMode;
@@ -28,6 +31,9 @@ use crate::shared::{Checkpointing, Shared};
 use crate::{Damage, PhysicalOffset, StartError, StoreFailure, TruncateError, Truncated};
 
 const COPY_BYTES: u64 = 1 << 20;
+/// A cut on a full disk waits this long for those who read what is cut.
+const READERS_PATIENCE: Duration = Duration::from_secs(30);
+const READERS_POLL: Duration = Duration::from_millis(5);
 
 /// Everything that would move while the log is cut.
 struct Still<'a> {
@@ -254,25 +260,41 @@ fn cut_segments(shared: &Shared, to: u64, written: u64) -> Result<(), Arc<StoreF
     let fresh = Arc::new(fresh);
     drop(segment);
     let Some(old) = shared.log.swap(Arc::clone(&fresh)) else { return Ok(()) };
-    if Segment::into_unused(old) {
-        let end = written.min(fresh.end());
-        fresh.zero(to, end).map_err(|error| shared.fail("write", fresh.path.clone(), error))?;
-        fresh.file.sync_data().map_err(|error| shared.fail("fdatasync", fresh.path.clone(), error))?;
+    if !Segment::is_unused(&old) && replace_segment(shared, &fresh, to)? {
         return Ok(());
     }
-    replace_segment(shared, &fresh, to)
+    wait_unused(&old);
+    if !Segment::into_unused(old) {
+        let source = io::Error::other("there is no room for a copy, and its readers don't end");
+        return Err(shared.fail("cutting", fresh.path.clone(), source));
+    }
+    let end = written.min(fresh.end());
+    fresh.zero(to, end).map_err(|error| shared.fail("write", fresh.path.clone(), error))?;
+    fresh.file.sync_data().map_err(|error| shared.fail("fdatasync", fresh.path.clone(), error))
 }
 
-/// Puts a copy that ends at `to` in the segment's place: somebody still reads the old file's bytes.
-fn replace_segment(shared: &Shared, segment: &Arc<Segment>, to: u64) -> Result<(), Arc<StoreFailure>> {
+/// Readers are answers on their way to clients: they end soon.
+fn wait_unused(segment: &Arc<Segment>) {
+    let deadline = Instant::now() + READERS_PATIENCE;
+    while !Segment::is_unused(segment) && Instant::now() < deadline {
+        thread::sleep(READERS_POLL);
+    }
+}
+
+/// Puts a copy that ends at `to` in the segment's place: somebody still reads the old file's bytes. `false`: the disk has no room
+/// for one.
+fn replace_segment(shared: &Shared, segment: &Arc<Segment>, to: u64) -> Result<bool, Arc<StoreFailure>> {
     let unfinished = shared.config.unfinished_directory().join(CUT_FILE);
     let made = allocate_file(&*shared.fs, &unfinished, &segment.path, segment.len, |file| {
         copy_bytes(segment, segment.base, to, |at, bytes| file.write_all_at(bytes, at - segment.base))
     });
-    // Full disks included: the next open, with no reader left, cuts in place.
-    let file = made.map_err(|(operation, error)| shared.fail(operation, segment.path.clone(), error))?;
+    let file = match made {
+        Ok(file) => file,
+        Err((_, error)) if is_no_space(&error) => return Ok(false),
+        Err((operation, error)) => return Err(shared.fail(operation, segment.path.clone(), error)),
+    };
     shared.log.swap(Arc::new(Segment::new(segment.base, segment.len, segment.path.clone(), file)));
-    Ok(())
+    Ok(true)
 }
 
 /// Hands `[from, to)` of the log, all in `segment`, to `write` piece by piece.

@@ -6,6 +6,9 @@
 //! 3. The files are unlinked one by one, the oldest first, each durably before the next: a crash leaves a log without gaps.
 //! 4. Consume queue files and index files that hold nothing any more are removed.
 //!
+//! Unlinking a gibibyte takes ext4 0.1 to 0.2 s, on this thread; producers' syncs meanwhile were measured to take no longer than
+//! before, and shortening the file in steps first to change nothing.
+//!
 //! A segment that somebody reads keeps its space until its last reader is done: unlinking takes the name only.
 
 use std::sync::Arc;

@@ -419,3 +419,24 @@ fn whatever_fails_and_wherever_power_is_lost_deleting_leaves_an_unbroken_log() {
         }
     }
 }
+
+#[test]
+fn a_cut_on_a_full_disk_waits_for_those_who_read_what_is_cut() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut kept = kept(directory.path(), Retention { forcibly: false, ..a_day() });
+    kept.put(2);
+    let keeps = kept.opened.store.watermarks().written;
+    kept.put(2);
+    let reader = kept.opened.read("T", 0, 0);
+    kept.fs.set_disk(0, 100 << 20);
+    let answered = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        drop(reader);
+    });
+    kept.opened.appender.truncate(keeps, None).unwrap();
+    answered.join().unwrap();
+    assert!(kept.opened.store.failure().is_none());
+    kept.opened.put("T", 0, b"there is room in the segment");
+    kept.opened.confirm_all();
+    assert_eq!(kept.opened.consume("T", 0).len(), 2);
+}
