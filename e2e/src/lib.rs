@@ -13,6 +13,7 @@ pub mod checker;
 pub mod client;
 pub mod daemon;
 pub mod failover;
+pub mod failover_times;
 pub mod group;
 pub mod history;
 pub mod lab;

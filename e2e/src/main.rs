@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use gantry_e2e::checker::{self, Circumstances};
 use gantry_e2e::client::Library;
 use gantry_e2e::failover::{self, Blow, Mode, Plan};
-use gantry_e2e::{admin, bench, chaos, history};
+use gantry_e2e::{admin, bench, chaos, failover_times, history};
 
 #[derive(Parser)]
 #[command(about = "Faults under load, benchmarks, and the history checker")]
@@ -56,6 +56,8 @@ enum Subcommands {
         #[arg(long, default_value_t = 200)]
         rate: u64,
     },
+    /// From a master's crash, freeze or switchover to the next acknowledged send of a stock Java client.
+    FailoverTimes(failover_times::Options),
     /// Creates a topic and waits for its route.
     CreateTopic {
         topic: String,
@@ -108,6 +110,7 @@ fn run(command: Subcommands) -> anyhow::Result<ExitCode> {
             let seed = seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
             println!("{}", chaos::run(&chaos::Plan { rate, ..chaos::Plan::new(client, rounds, seed) })?.table());
         }
+        Subcommands::FailoverTimes(options) => println!("{}", failover_times::run(&options)?),
         Subcommands::CreateTopic { topic, nameserver, broker, queues } => {
             admin::create_topic(&nameserver, &broker, &topic, queues)?;
         }

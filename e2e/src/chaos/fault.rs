@@ -77,6 +77,9 @@ pub struct Schedule {
 /// Every so many rounds two faults overlap.
 const PAIR_EVERY: u32 = 4;
 
+/// A full disk is felt when the segments that were made ahead are full too.
+const FULL_FELT: Duration = Duration::from_secs(6);
+
 /// All rounds of a seed. Kinds and targets are dealt like cards: each comes once before any comes again.
 pub fn schedules(seed: u64, rounds: u32) -> Vec<Schedule> {
     let mut random = fastrand::Rng::with_seed(seed);
@@ -99,6 +102,7 @@ pub fn schedules(seed: u64, rounds: u32) -> Vec<Schedule> {
         let apart = Duration::from_millis(random.u64(0..1_500));
         // From a hiccup to what a failover on silence takes, and a while beyond.
         let hold = Duration::from_millis(random.u64(500..8_000));
+        let hold = if faults.iter().any(|fault| fault.kind == Kind::DiskFull) { hold + FULL_FELT } else { hold };
         Schedule { faults, apart, hold }
     };
     (0..rounds).map(&mut round).collect()

@@ -121,7 +121,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<Report> {
 
 /// So that a full disk is felt soon, and that many segments begin and end under faults.
 fn small_segments() -> std::collections::BTreeMap<String, String> {
-    let keys = [("mappedFileSizeCommitLog", 2 << 20), ("maxMessageSize", 256 << 10)];
+    let keys = [("mappedFileSizeCommitLog", 1 << 20), ("maxMessageSize", 256 << 10)];
     keys.map(|(key, value): (_, u64)| (key.to_owned(), value.to_string())).into()
 }
 

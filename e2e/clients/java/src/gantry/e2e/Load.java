@@ -36,6 +36,8 @@ final class Load {
         this.producer = new DefaultMQProducer(options.name + "-producers");
         producer.setNamesrvAddr(options.namesrv);
         producer.setInstanceName(options.name + "-p");
+        producer.setPollNameServerInterval(flags.count("poll-ms", producer.getPollNameServerInterval()));
+        producer.setSendMsgTimeout(flags.count("send-timeout-ms", producer.getSendMsgTimeout()));
         // Retries that happen inside the library without a hook would be copies that nobody can explain;
         // asynchronous sends are therefore repeated by us.
         producer.setRetryTimesWhenSendAsyncFailed(0);
