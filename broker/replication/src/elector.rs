@@ -298,6 +298,13 @@ pub enum Notice {
     Stuck(String),
 }
 
+impl Notice {
+    /// Whether a new master was made because the old one is lost, so that nothing that waits for the old one is worth waiting.
+    pub fn is_failover(&self) -> bool {
+        matches!(self, Self::Elected { cause, .. } if *cause != planned::SWITCHOVER)
+    }
+}
+
 /// Why a compare-and-set is under way.
 #[derive(Clone, Debug)]
 enum Purpose {

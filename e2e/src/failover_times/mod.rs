@@ -13,16 +13,13 @@ use crate::client::{Job, Library, Running};
 use crate::failover::Blow;
 use crate::history::Event;
 use crate::quantiles::Quantiles;
-use crate::{history, logs, scene};
+use crate::{history, logs, scene, wait};
 
 /// Acknowledgements after a blow that show that sends go on: more than a client's figures may be late by.
 const GOES_ON: u64 = 500;
 
 /// How long sends may stop: far more than they should.
 const STOPPED_AT_MOST: Duration = Duration::from_mins(3);
-
-/// What belongs to a blow.
-const BLOW_SPAN_US: i64 = 3_000_000;
 
 /// What to run.
 #[derive(Clone, Debug, clap::Args)]
@@ -70,6 +67,8 @@ trait Cluster {
 struct Struck {
     blow: Blow,
     at_us: i64,
+    /// When sends had gone on for a while.
+    resumed_us: i64,
     errors: u64,
 }
 
@@ -162,7 +161,7 @@ fn measure(cluster: &mut impl Cluster, options: &Options, seed: u64) -> anyhow::
 }
 
 fn judge(events: &[Event], struck: &[Struck]) -> anyhow::Result<Vec<Measured>> {
-    let spans = struck.iter().map(|one| Span { from_us: one.at_us, to_us: one.at_us + BLOW_SPAN_US }).collect();
+    let spans = struck.iter().map(|one| Span { from_us: one.at_us, to_us: one.resumed_us }).collect();
     let faults_us = struck.iter().map(|one| one.at_us).collect();
     let verdict = checker::check(events, &Circumstances { faults_us, spans, ..Circumstances::default() });
     let mut measured = Vec::new();
@@ -179,6 +178,7 @@ fn strike(cluster: &mut impl Cluster, load: &mut Running, blow: Blow) -> anyhow:
     let before = load.progress();
     let at_us = cluster.strike(blow)?;
     load.wait_acked(before.acked + GOES_ON, STOPPED_AT_MOST)?;
+    let resumed_us = wait::now_us();
     cluster.recover()?;
-    Ok(Struck { blow, at_us, errors: load.progress().errors - before.errors })
+    Ok(Struck { blow, at_us, resumed_us, errors: load.progress().errors - before.errors })
 }

@@ -4,6 +4,9 @@ use crate::elector::{Action, Elector, Notice, Purpose, SwitchoverDone, Ticket};
 use crate::wire::{Directive, Role};
 use crate::{GroupRecord, Member, Millis};
 
+/// The cause of an election that was asked for.
+pub(super) const SWITCHOVER: &str = "switchover";
+
 #[derive(Debug)]
 pub(super) struct Switchover {
     from: Member,
@@ -96,7 +99,7 @@ impl Elector {
                 from,
                 to: to.clone(),
                 epoch,
-                cause: "switchover",
+                cause: SWITCHOVER,
                 decision_ms: now.saturating_sub(since),
             };
             let record = GroupRecord { epoch, revision: record.revision + 1, master: to, in_sync: record.in_sync };

@@ -115,6 +115,9 @@ impl Listener for Board {
                 self.lines.say(&format!("{group}: {notice}"));
             }
             Notice::Started { .. } | Notice::Elected { .. } | Notice::Unclean { .. } | Notice::CutOff { .. } => {
+                if notice.is_failover() {
+                    entry.forwarder.abandon();
+                }
                 *entry.worry.lock() = None;
                 self.lines.say(&format!("{group}: {notice}"));
             }

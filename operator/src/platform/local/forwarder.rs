@@ -2,7 +2,8 @@
 //!
 //! While nobody is, accepted connections are held, so that clients see a pause and no error. When the master changes, new
 //! connections go to the new one at once; those to the old one are left alone for [`Limits::grace`], so that a planned switchover
-//! can send its clients away itself, and are cut then.
+//! can send its clients away itself, and are cut then. Where the old master is lost ([`Forwarder::abandon`]) they are cut at once:
+//! from a frozen or unreachable one no client would hear before its own time-outs.
 
 use std::io;
 use std::net::SocketAddr;
@@ -62,6 +63,8 @@ pub struct Forwarder {
 #[derive(Clone, Copy, Debug, Default)]
 struct Target {
     generation: u64,
+    /// Connections of earlier generations are worth nothing any more.
+    abandoned: u64,
     /// The last master's address. Kept while there is none: its connections may still be of use.
     address: Option<SocketAddr>,
     /// Whether new connections may go there.
@@ -94,6 +97,16 @@ impl Forwarder {
             }
             target.address = Some(master);
             target.open = true;
+        });
+    }
+
+    /// The master is lost, whether it knows that or not, and another one is being made: connections to it end, new ones are held.
+    pub fn abandon(&self) {
+        self.target.send_modify(|target| {
+            target.generation += 1;
+            target.abandoned = target.generation;
+            target.address = None;
+            target.open = false;
         });
     }
 
@@ -162,7 +175,12 @@ async fn connect(
     loop {
         let now = *target.borrow_and_update();
         if let Some(address) = now.address.filter(|_| now.open) {
-            match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+            let connected = tokio::select! {
+                connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)) => connected,
+                // Another master, or none: this one isn't worth waiting for.
+                Ok(()) = target.changed() => continue,
+            };
+            match connected {
                 Ok(Ok(master)) => return Ok(Some((master, now.generation))),
                 Ok(Err(error)) => debug!(%address, %error, "the master does not accept; holding"),
                 Err(_elapsed) => debug!(%address, "the master does not accept in time; holding"),
@@ -188,10 +206,12 @@ async fn connect(
     }
 }
 
-/// Resolves `grace` after another master than that of `generation` has come, or at once when the forwarder has gone.
+/// Resolves `grace` after another master than that of `generation` has come; at once when that master is lost, or the
+/// forwarder has gone.
 async fn outlived(target: &mut watch::Receiver<Target>, generation: u64, grace: Duration) {
     if target.wait_for(|target| target.generation != generation).await.is_ok() {
-        sleep(grace).await;
+        // In time, and out of time, the connection ends.
+        timeout(grace, target.wait_for(|target| target.abandoned > generation)).await.ok();
     }
 }
 
@@ -315,6 +335,28 @@ mod tests {
         let mut second = TcpStream::connect(forwarder.address()).await.unwrap();
         assert!(ask(&mut second).await.is_err());
         assert_eq!(ask(&mut first).await.unwrap(), b'a');
+    }
+
+    #[tokio::test]
+    async fn connections_to_a_lost_master_end_at_once_and_new_ones_wait_for_the_next() {
+        let ((a, _serving_a), (b, _serving_b)) = (master(b'a').await, master(b'b').await);
+        let forwarder = forwarder(Limits { grace: Duration::from_mins(1), ..LIMITS });
+        forwarder.point_to(a);
+        let mut old = TcpStream::connect(forwarder.address()).await.unwrap();
+        assert_eq!(ask(&mut old).await.unwrap(), b'a');
+        forwarder.abandon();
+        let end = timeout(Duration::from_secs(20), old.read_u8()).await.expect("an end in time");
+        assert!(end.is_err(), "{end:?}");
+        let mut new = TcpStream::connect(forwarder.address()).await.unwrap();
+        new.write_all(b"?").await.unwrap();
+        assert!(timeout(Duration::from_millis(50), new.read_u8()).await.is_err(), "answered by nobody");
+        forwarder.point_to(b);
+        assert_eq!(new.read_u8().await.unwrap(), b'b');
+        forwarder.point_to(a);
+        assert_eq!(ask(&mut new).await.unwrap(), b'b', "left alone for now");
+        forwarder.abandon();
+        let end = timeout(Duration::from_secs(20), new.read_u8()).await.expect("an end in time");
+        assert!(end.is_err(), "a lost master also ends those of the one before: {end:?}");
     }
 
     #[tokio::test]
