@@ -72,6 +72,10 @@ enum Subcommands {
     },
     /// Pipelined sends against any broker, or against a group started for it.
     Bench(bench::Options),
+    /// `Async` against `Sync` at equal producers, on groups started for it.
+    Costs(bench::Costs),
+    /// An empty slave fetches a long log: how fast, and what it costs the producers.
+    CatchUp(bench::CatchUp),
     /// Judges history files.
     Check {
         #[arg(required = true)]
@@ -115,6 +119,8 @@ fn run(command: Subcommands) -> anyhow::Result<ExitCode> {
             admin::create_topic(&nameserver, &broker, &topic, queues)?;
         }
         Subcommands::Bench(options) => println!("{}", bench::run(&options)?),
+        Subcommands::Costs(options) => println!("{}", bench::costs(&options)?),
+        Subcommands::CatchUp(options) => println!("{}", bench::catch_up(&options)?),
         Subcommands::Check { files, undrained, oneway, fault_us } => {
             let circumstances =
                 Circumstances { drained: !undrained, oneway, faults_us: fault_us, ..Circumstances::default() };

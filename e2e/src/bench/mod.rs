@@ -5,6 +5,8 @@
 
 #![expect(clippy::cast_precision_loss, reason = "figures for people, far below 2^52")]
 
+mod catch_up;
+mod costs;
 mod frames;
 mod sampler;
 mod sender;
@@ -16,8 +18,12 @@ use anyhow::Context;
 
 use crate::group::{self, Group};
 use crate::{admin, wait};
+pub use catch_up::{CatchUp, CaughtUp, catch_up};
+pub use costs::{Costs, costs};
 use sampler::Sampler;
 use sender::Tally;
+
+const MIB: u64 = 1 << 20;
 
 /// What to run.
 #[derive(Clone, Debug, clap::Args)]
@@ -73,6 +79,10 @@ pub struct Figures {
     seconds: f64,
     processes: Vec<sampler::Used>,
     loaded_cpu_seconds: f64,
+    /// With the warm-up.
+    all_acked: u64,
+    /// What the log grew by for each message, where the group is known.
+    log_bytes_a_message: Option<f64>,
 }
 
 /// Runs it and measures.
@@ -98,7 +108,12 @@ fn run_on_own_group(options: &Options) -> anyhow::Result<Figures> {
     // Past the forwarder of the stable address, as clients on Kubernetes reach it.
     let broker = master.and_then(|master| master.address.as_deref()).context("the master has no address")?;
     let pids = if options.pid.is_empty() { group.broker_pids()? } else { options.pid.clone() };
-    measure(options, broker, group.nameserver(), &pids)
+    let log_end = |status: &group::Status| status.replicas.iter().filter_map(|replica| replica.max_offset).max();
+    let before = log_end(&status);
+    let mut figures = measure(options, broker, group.nameserver(), &pids)?;
+    let grown = log_end(&group.status()?).zip(before).map(|(after, before)| after.saturating_sub(before));
+    figures.log_bytes_a_message = grown.map(|bytes| bytes as f64 / figures.all_acked as f64);
+    Ok(figures)
 }
 
 fn measure(options: &Options, broker: &str, nameserver: &str, pids: &[u32]) -> anyhow::Result<Figures> {
@@ -107,7 +122,7 @@ fn measure(options: &Options, broker: &str, nameserver: &str, pids: &[u32]) -> a
     runtime.block_on(async {
         let running = sender::start(options, broker).await?;
         running.go_on(Duration::from_secs(options.warm_up)).await?;
-        running.reset();
+        let warmed = running.take();
         let sampler = Sampler::start(pids);
         let own = Sampler::start(&[std::process::id()]);
         let start_us = wait::now_us();
@@ -116,7 +131,8 @@ fn measure(options: &Options, broker: &str, nameserver: &str, pids: &[u32]) -> a
         let processes = sampler.finish();
         let loaded_cpu_seconds = own.finish().iter().map(|used| used.cpu_seconds).sum();
         let tally = running.stop().await?;
-        Ok(Figures { tally, seconds, processes, loaded_cpu_seconds })
+        let all_acked = warmed.acked() + tally.acked();
+        Ok(Figures { tally, seconds, processes, loaded_cpu_seconds, log_bytes_a_message: None, all_acked })
     })
 }
 

@@ -94,9 +94,9 @@ impl Sending {
         }
     }
 
-    /// Forgets what was counted so far.
-    pub(super) fn reset(&self) {
-        *self.tally.lock().unwrap_or_else(PoisonError::into_inner) = Tally::new();
+    /// What was counted so far; counting begins anew.
+    pub(super) fn take(&self) -> Tally {
+        std::mem::replace(&mut *self.tally.lock().unwrap_or_else(PoisonError::into_inner), Tally::new())
     }
 
     /// Stops sending and returns what was counted until now.
