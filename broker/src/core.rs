@@ -432,7 +432,7 @@ impl ServiceRole for Core {
         match &self.state.lock().role {
             Role::Fenced => Err(NotServing::Fenced("it has not been told its role yet".to_owned())),
             Role::Slave(_) => Err(NotServing::Slave),
-            Role::Master(role) if matches!(role.gate, Gate::Opening(..)) => Err(NotServing::SwitchingOver),
+            Role::Master(role) if matches!(role.gate, Gate::Opening(..)) => Err(NotServing::Opening),
             Role::Master(role) => role.master.may_serve(self.clock.now_ms()).map_err(|refusal| match refusal {
                 Refusal::Deposed { .. } => NotServing::SwitchingOver,
                 other => NotServing::Fenced(other.to_string()),

@@ -301,7 +301,11 @@ pub enum Notice {
 impl Notice {
     /// Whether a new master was made because the old one is lost, so that nothing that waits for the old one is worth waiting.
     pub fn is_failover(&self) -> bool {
-        matches!(self, Self::Elected { cause, .. } if *cause != planned::SWITCHOVER)
+        match self {
+            Self::Elected { cause, .. } => *cause != planned::SWITCHOVER,
+            Self::Unclean { .. } => true,
+            _ => false,
+        }
     }
 }
 

@@ -13,25 +13,13 @@ impl Handler for Services {
     /// All sends of one read go to the log as one hand-over, in order.
     fn handle(&self, connection: &Arc<Connection>, batch: &mut Vec<Inbound>) {
         let mut sends = Sends::default();
+        let mut opening = None;
         for inbound in batch.drain(..) {
             match inbound.request.code {
                 code::SEND_MESSAGE | code::SEND_MESSAGE_V2 | code::SEND_BATCH_MESSAGE => self.send(inbound, &mut sends),
-                code::PULL_MESSAGE | code::LITE_PULL_MESSAGE => self.pull(inbound),
                 code::CONSUMER_SEND_MSG_BACK => self.send_back(inbound, &mut sends),
-                code::UPDATE_AND_CREATE_TOPIC => self.update_topic(inbound),
-                code::DELETE_TOPIC_IN_BROKER => self.delete_topic(inbound),
-                code::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => self.update_group(inbound),
-                code::DELETE_SUBSCRIPTIONGROUP => self.delete_group(inbound),
-                code::QUERY_MESSAGE
-                | code::VIEW_MESSAGE_BY_ID
-                | code::SEARCH_OFFSET_BY_TIMESTAMP
-                | code::GET_EARLIEST_MSG_STORETIME
-                | code::GET_TOPIC_STATS_INFO
-                | code::GET_CONSUME_STATS => self.answer_from_disk(connection, inbound),
-                code::DELETE_EXPIRED_COMMITLOG => self.delete_expired_log(inbound),
-                code::CLEAN_EXPIRED_CONSUMEQUEUE => self.clean_expired_queues(inbound),
-                code::CLEAN_UNUSED_TOPIC => self.clean_unused_topics(inbound),
-                _ => self.answer_now(connection, inbound),
+                _ if *opening.get_or_insert_with(|| self.is_opening()) => self.keep(connection, inbound),
+                _ => self.handle_one(connection, inbound),
             }
         }
         self.submit(sends);
@@ -45,6 +33,27 @@ impl Handler for Services {
 }
 
 impl Services {
+    /// Anything but a send.
+    pub(super) fn handle_one(&self, connection: &Arc<Connection>, inbound: Inbound) {
+        match inbound.request.code {
+            code::PULL_MESSAGE | code::LITE_PULL_MESSAGE => self.pull(inbound),
+            code::UPDATE_AND_CREATE_TOPIC => self.update_topic(inbound),
+            code::DELETE_TOPIC_IN_BROKER => self.delete_topic(inbound),
+            code::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => self.update_group(inbound),
+            code::DELETE_SUBSCRIPTIONGROUP => self.delete_group(inbound),
+            code::QUERY_MESSAGE
+            | code::VIEW_MESSAGE_BY_ID
+            | code::SEARCH_OFFSET_BY_TIMESTAMP
+            | code::GET_EARLIEST_MSG_STORETIME
+            | code::GET_TOPIC_STATS_INFO
+            | code::GET_CONSUME_STATS => self.answer_from_disk(connection, inbound),
+            code::DELETE_EXPIRED_COMMITLOG => self.delete_expired_log(inbound),
+            code::CLEAN_EXPIRED_CONSUMEQUEUE => self.clean_expired_queues(inbound),
+            code::CLEAN_UNUSED_TOPIC => self.clean_unused_topics(inbound),
+            _ => self.answer_now(connection, inbound),
+        }
+    }
+
     /// Where an answer comes from the disk, as like as not, no network thread waits for it.
     fn answer_from_disk(&self, connection: &Arc<Connection>, inbound: Inbound) {
         let connection = Arc::clone(connection);

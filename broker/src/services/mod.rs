@@ -15,6 +15,7 @@ mod delay;
 pub mod delay_levels;
 pub mod delay_progress;
 mod dispatcher;
+mod early;
 pub mod failure;
 mod filter;
 mod group_requests;
@@ -83,6 +84,7 @@ pub struct Services {
     locks: QueueLocks,
     waiting: WaitingRoom<pull::Pull>,
     disk: Disk,
+    early: early::Early,
     delay_levels: DelayLevels,
     region: Arc<str>,
     schedule_topic: Arc<str>,
@@ -138,6 +140,7 @@ impl Services {
             locks: QueueLocks::new(config.queue_lock_ms),
             waiting: WaitingRoom::new(config.max_held_pulls),
             disk: Disk::new(config.max_queued_queries),
+            early: early::Early::default(),
             delay_levels,
             region: config.region_id.as_str().into(),
             schedule_topic: names::SCHEDULE_TOPIC.into(),

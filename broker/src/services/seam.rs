@@ -196,6 +196,9 @@ pub enum NotServing {
     /// It hands its mastership over
     #[error("the master is being switched over")]
     SwitchingOver,
+    /// It is master, but doesn't know all yet that the log held before: in a moment
+    #[error("the new master is not ready yet")]
+    Opening,
     /// It is a master that must not serve; the text says why
     #[error("the master is fenced: {0}")]
     Fenced(String),
@@ -208,7 +211,7 @@ impl NotServing {
             Self::Slave | Self::Fenced(_) => {
                 Refusal::new(response::SERVICE_NOT_AVAILABLE, format!("service not available now. {self}"))
             }
-            Self::SwitchingOver => switching_over(client_version),
+            Self::SwitchingOver | Self::Opening => switching_over(client_version),
         }
     }
 }

@@ -8,8 +8,8 @@ use crate::group::{self, Group, PATIENCE, Status};
 use crate::process::Signal;
 use crate::wait;
 
-/// Seconds between two failovers on suspicion: less than the default, so that freezes can follow each other.
-const SUSPICION_GAP_S: u32 = 5;
+/// Seconds between two failovers on suspicion. Freezes follow each other here; the default of a minute would be what is measured.
+const SUSPICION_GAP_S: u32 = 1;
 
 /// Three replicas, two of them in sync at least.
 pub(super) struct Gantry {
@@ -50,13 +50,18 @@ impl Cluster for Gantry {
         Ok(at_us)
     }
 
+    fn wait_failed_over(&mut self) -> anyhow::Result<()> {
+        let Some((_, before)) = &self.struck else { bail!("nothing was struck") };
+        self.group
+            .wait_for("another master", |status| status.epoch > before.epoch && status.master.is_some())
+            .map(|_| ())
+    }
+
     fn recover(&mut self) -> anyhow::Result<()> {
         let Some((blow, before)) = self.struck.take() else { bail!("nothing was struck") };
-        let another = self.group.wait_for("another master", |status| status.epoch > before.epoch);
         if let (Blow::Freeze, Some(master)) = (blow, &before.master) {
             self.group.signal(master, Signal::CONT)?;
         }
-        another?;
         self.group.wait_settled(PATIENCE).map(|_| ())
     }
 }

@@ -58,6 +58,9 @@ trait Cluster {
     /// Strikes the master, and says when.
     fn strike(&mut self, blow: Blow) -> anyhow::Result<i64>;
 
+    /// Waits until another replica is master.
+    fn wait_failed_over(&mut self) -> anyhow::Result<()>;
+
     /// Sends go on: what was struck comes back, until every replica is in sync.
     fn recover(&mut self) -> anyhow::Result<()>;
 }
@@ -177,7 +180,8 @@ fn judge(events: &[Event], struck: &[Struck]) -> anyhow::Result<Vec<Measured>> {
 fn strike(cluster: &mut impl Cluster, load: &mut Running, blow: Blow) -> anyhow::Result<Struck> {
     let before = load.progress();
     let at_us = cluster.strike(blow)?;
-    load.wait_acked(before.acked + GOES_ON, STOPPED_AT_MOST)?;
+    cluster.wait_failed_over()?;
+    load.wait_acked(load.progress().acked + GOES_ON, STOPPED_AT_MOST)?;
     let resumed_us = wait::now_us();
     cluster.recover()?;
     Ok(Struck { blow, at_us, resumed_us, errors: load.progress().errors - before.errors })

@@ -73,10 +73,15 @@ impl Log for TestLog {
 
 pub(super) struct TestRole {
     pub(super) serving: AtomicBool,
+    /// A new master that doesn't know everything yet.
+    pub(super) opening: AtomicBool,
 }
 
 impl Role for TestRole {
     fn serving(&self) -> Result<(), NotServing> {
+        if self.opening.load(Ordering::SeqCst) {
+            return Err(NotServing::Opening);
+        }
         if self.serving.load(Ordering::SeqCst) { Ok(()) } else { Err(NotServing::Slave) }
     }
 }
@@ -131,7 +136,7 @@ impl Broker {
             failure: Mutex::default(),
             hand_overs: Mutex::default(),
         });
-        let role = Arc::new(TestRole { serving: AtomicBool::new(false) });
+        let role = Arc::new(TestRole { serving: AtomicBool::new(false), opening: AtomicBool::new(false) });
         let config = ServicesConfig { config_dir: dir.join("config"), offset_flush_ms: 20, ..config };
         until("the log is dispatched", || store.watermarks().dispatched == store.watermarks().written).await;
         let services = Services::open(config, store.clone(), log.clone(), role.clone()).unwrap();

@@ -44,6 +44,29 @@ async fn a_message_sent_is_pulled_whole_and_its_offset_committed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_reaches_a_new_master_too_early_waits_and_nobody_is_sent_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(&dir).await;
+    let client = broker.client().await;
+    client.send("t", 0, "", "first").await;
+    broker.dispatched().await;
+    broker.role.opening.store(true, Ordering::SeqCst);
+    let asking = async {
+        let max = GetMaxOffset { topic: "t", queue_id: 0, committed: None };
+        tokio::join!(client.request(request::GET_MAX_OFFSET, &max), client.pull(pull_header("g", "t", 0, 0)))
+    };
+    let opening = async {
+        until("both are kept", || broker.services.kept() == 2).await;
+        broker.role.opening.store(false, Ordering::SeqCst);
+    };
+    let ((max, (pulled, records)), ()) = tokio::join!(asking, opening);
+    assert_eq!((max.code, pulled.code), (response::SUCCESS, response::SUCCESS));
+    assert_eq!(bodies(&records), ["first"]);
+    assert_eq!(broker.services.kept(), 0);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pull_that_finds_nothing_waits_and_is_woken_by_the_message_it_wants() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::start(&dir).await;
