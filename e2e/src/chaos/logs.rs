@@ -1,12 +1,16 @@
 //! The replicas' logs, compared byte by byte.
 
 use std::fs::{self, File};
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
 const CHUNK_BYTES: u64 = 1 << 20;
+
+/// A record begins with its size, big-endian.
+const RECORD_HEAD_BYTES: u64 = 4;
 
 /// A commit log on disk: segments named by the offset of their first byte, all of one length.
 #[derive(Debug)]
@@ -15,9 +19,16 @@ struct Log {
     segments: Vec<(u64, File)>,
 }
 
-/// Compares the logs of these stores from where all have begun up to `end`, and returns how many bytes that were.
-pub(super) fn compare(stores: &[PathBuf], end: u64) -> anyhow::Result<u64> {
-    let logs = stores.iter().map(|store| Log::open(store)).collect::<anyhow::Result<Vec<_>>>()?;
+/// What is the same on all replicas.
+#[derive(Debug)]
+pub(super) struct Common {
+    log: Log,
+    range: Range<u64>,
+}
+
+/// Compares the logs of these stores from where all have begun up to `end`.
+pub(super) fn compare(stores: &[PathBuf], end: u64) -> anyhow::Result<Common> {
+    let mut logs = stores.iter().map(|store| Log::open(store)).collect::<anyhow::Result<Vec<_>>>()?;
     let starts = logs.iter().map(|log| log.segments.first().map(|(start, _)| *start));
     let start = starts.max().flatten().context("there is no log")?;
     let Some((first, others)) = logs.split_first() else { bail!("there is no log") };
@@ -33,7 +44,31 @@ pub(super) fn compare(stores: &[PathBuf], end: u64) -> anyhow::Result<u64> {
         }
         at += bytes;
     }
-    Ok(end.saturating_sub(start))
+    let range = start..end.max(start);
+    Ok(Common { log: logs.swap_remove(0), range })
+}
+
+impl Common {
+    /// How long it is.
+    pub(super) fn bytes(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    /// Whether the record at this offset is the message with this id, which is its key.
+    pub(super) fn check_message(&self, at: u64, id: &str) -> anyhow::Result<()> {
+        if !self.range.contains(&at) {
+            bail!("{id} was acknowledged at {at}, outside of what all logs have: {:?}", self.range);
+        }
+        let mut record = Vec::new();
+        self.log.read(at, RECORD_HEAD_BYTES, &mut record)?;
+        let size = record.first_chunk().map_or(0, |size| u32::from_be_bytes(*size));
+        self.log.read(at, size.into(), &mut record)?;
+        let key = [b"KEYS\x01", id.as_bytes(), b"\x02"].concat();
+        if record.windows(key.len()).any(|part| part == key) || record.ends_with(&key[..key.len() - 1]) {
+            return Ok(());
+        }
+        bail!("{id} was acknowledged at {at}, and another record of {size} bytes is there")
+    }
 }
 
 impl Log {
@@ -89,10 +124,21 @@ mod tests {
         let whole = store(&[(0, b"abcd"), (4, b"efgh")]);
         let younger = store(&[(4, b"efgX")]);
         let stores = [whole.path().to_owned(), younger.path().to_owned()];
-        assert_eq!(compare(&stores, 7).unwrap(), 3);
+        assert_eq!(compare(&stores, 7).unwrap().bytes(), 3);
         let error = compare(&stores, 8).unwrap_err().to_string();
         assert!(error.ends_with("differ at offset 7"), "{error}");
         let error = compare(&stores, 9).unwrap_err().to_string();
         assert!(error.contains("differ at offset 7") || error.contains("is not there"), "{error}");
+    }
+
+    #[test]
+    fn an_acknowledged_message_is_where_it_was_said_to_be() {
+        let record = b"\0\0\0\x15..KEYS\x01p-7\x02more...";
+        let one = store(&[(0, record)]);
+        let common = compare(&[one.path().to_owned()], record.len() as u64).unwrap();
+        common.check_message(0, "p-7").unwrap();
+        let error = common.check_message(0, "p-70").unwrap_err().to_string();
+        assert!(error.contains("another record of 21 bytes is there"), "{error}");
+        assert!(common.check_message(100, "p-7").is_err());
     }
 }

@@ -41,22 +41,27 @@ struct Ack<'a> {
     started_us: i64,
     ended_us: i64,
     replica: Ipv4Addr,
+    offset: u64,
     epoch: u64,
 }
 
 impl fmt::Display for Ack<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { id, started_us, ended_us, replica, epoch } = self;
-        write!(f, "{id}, sent at {started_us} us, acknowledged at {ended_us} us by {replica} in epoch {epoch}")
+        let Self { id, started_us, ended_us, replica, offset, epoch } = self;
+        write!(
+            f,
+            "{id}, sent at {started_us} us, acknowledged at {ended_us} us by {replica} in epoch {epoch}, offset {offset}"
+        )
     }
 }
 
-/// Judges a history against the table. Returns how many acknowledgements were attributed; what is wrong is an error.
-pub(super) fn judge(events: &[Event], epochs: &[EpochStart]) -> anyhow::Result<usize> {
+/// Judges a history against the table. Returns each acknowledged message with its place in the log; what is wrong is an
+/// error.
+pub(super) fn judge<'a>(events: &'a [Event], epochs: &[EpochStart]) -> anyhow::Result<Vec<(&'a str, u64)>> {
     let mut acks = attribute(events, epochs)?;
     one_replica_an_epoch(&acks)?;
     no_older_epoch_later(&mut acks)?;
-    Ok(acks.len())
+    Ok(acks.iter().map(|ack| (ack.id, ack.offset)).collect())
 }
 
 fn attribute<'a>(events: &'a [Event], epochs: &[EpochStart]) -> anyhow::Result<Vec<Ack<'a>>> {
@@ -74,7 +79,7 @@ fn attribute<'a>(events: &'a [Event], epochs: &[EpochStart]) -> anyhow::Result<V
                 let line = epochs.partition_point(|line| line.start <= offset);
                 let Some(line) = line.checked_sub(1) else { bail!("{id} lies at {offset}, before all epochs") };
                 let started_us = started.get(&(id.as_str(), *attempt)).copied().unwrap_or(*t);
-                acks.push(Ack { id, started_us, ended_us: *t, replica, epoch: epochs[line].epoch });
+                acks.push(Ack { id, started_us, ended_us: *t, replica, offset, epoch: epochs[line].epoch });
             }
             _ => {}
         }
@@ -147,7 +152,7 @@ mod tests {
     #[test]
     fn epochs_that_follow_each_other_are_fine_also_where_answers_cross() {
         let events = [ack(10, 10, 1, 2), ack(10, 99, 3, 9), ack(11, 100, 4, 6), ack(10, 200, 7, 8)].concat();
-        assert_eq!(judge(&events, &EPOCHS).unwrap(), 4);
+        assert_eq!(judge(&events, &EPOCHS).unwrap().len(), 4);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Each round strikes one or two replicas, heals, and waits until every replica is in sync and sends are acknowledged
 //! again. The load goes on over several rounds, which share a history. The history's checker judges it; then the
-//! acknowledgements are held against the replicas' epochs ([`masters`]), and the logs against each other ([`logs`]).
+//! acknowledgements are held against the replicas' epochs ([`masters`]), the logs against each other, and each
+//! acknowledgement against the record that lies in them where it says ([`logs`]).
 
 mod fault;
 mod logs;
@@ -203,8 +204,12 @@ fn judge(
     }
     let (end, stores) = same_epochs(group)?;
     let epochs = masters::epochs(&stores[0])?;
-    report.attributed += masters::judge(&history::read(&[outcome.history()])?, &epochs)?;
-    report.compared_bytes = logs::compare(&stores, end)?;
+    let events = history::read(&[outcome.history()])?;
+    let acked = masters::judge(&events, &epochs)?;
+    let common = logs::compare(&stores, end)?;
+    acked.iter().try_for_each(|(id, offset)| common.check_message(*offset, id))?;
+    report.attributed += acked.len();
+    report.compared_bytes = common.bytes();
     Ok(())
 }
 

@@ -35,7 +35,7 @@ pub(super) fn of(report: &Report) -> String {
     }
     table.add_row(row("all", &report.rounds.iter().collect::<Vec<_>>()));
     format!(
-        "{table}\n{} acknowledgements attributed to one master an epoch; logs the same over {} bytes",
+        "{table}\n{} acknowledgements: one master an epoch, each message where it was said to be; logs the same over {} bytes",
         report.attributed, report.compared_bytes
     )
 }
