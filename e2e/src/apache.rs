@@ -53,6 +53,11 @@ pub struct NameServer {
 impl NameServer {
     /// Starts one in a folder of its own.
     pub fn start(version: Version, folder: &Path) -> anyhow::Result<Self> {
+        Self::start_with(version, folder, &[])
+    }
+
+    /// The same with further keys and values of `namesrv.conf`.
+    pub fn start_with(version: Version, folder: &Path, others: &[(&str, String)]) -> anyhow::Result<Self> {
         let port = ports::free(&[0])?;
         std::fs::create_dir_all(folder)?;
         let config = folder.join("namesrv.conf");
@@ -60,6 +65,7 @@ impl NameServer {
         if version == Version::V5 {
             text.push_str("bindAddress=127.0.0.1\n");
         }
+        text.extend(others.iter().map(|(key, value)| format!("{key}={value}\n")));
         std::fs::write(&config, text)?;
         let mut command = jvm::command(version, folder, 128)?;
         command.arg("org.apache.rocketmq.namesrv.NamesrvStartup").arg("-c").arg(&config);

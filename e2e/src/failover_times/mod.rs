@@ -1,6 +1,7 @@
 //! How long sends fail, or wait, when a master crashes, freezes, or is switched over: one stock Java client over all
 //! blows, on Gantry and on Apache's brokers in controller mode in the same run.
 
+mod apache;
 mod gantry;
 
 use std::time::Duration;
@@ -42,6 +43,10 @@ pub struct Options {
     /// Milliseconds that one send may take; the library's own is 3,000.
     #[arg(long)]
     pub send_timeout_ms: Option<u32>,
+    /// Crashes and freezes of Apache's brokers too. For them the client looks for routes each 200 ms and waits 500 ms for an
+    /// answer, if not told otherwise: with its own defaults it would take half a minute to find the new master.
+    #[arg(long)]
+    pub with_apache: bool,
     /// Decides when the blows fall.
     #[arg(long)]
     pub seed: Option<u64>,
@@ -106,6 +111,17 @@ pub fn run(options: &Options) -> anyhow::Result<String> {
     ]);
     let mut ours = gantry::Gantry::start()?;
     add_rows(&mut table, &ours.name(), &measure(&mut ours, options, seed)?);
+    drop(ours);
+    if options.with_apache {
+        let tuned = Options {
+            switchovers: 0,
+            poll_ms: options.poll_ms.or(Some(200)),
+            send_timeout_ms: options.send_timeout_ms.or(Some(500)),
+            ..options.clone()
+        };
+        let mut theirs = apache::Apache::start()?;
+        add_rows(&mut table, &theirs.name(), &measure(&mut theirs, &tuned, seed)?);
+    }
     Ok(table.to_string())
 }
 
