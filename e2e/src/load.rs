@@ -61,9 +61,18 @@ impl Load {
         self.acked.load(Ordering::Acquire)
     }
 
+    /// Waits until each producer's send was refused, and gives what happened.
+    pub async fn refused(mut self) -> anyhow::Result<Vec<Event>> {
+        self.collect().await
+    }
+
     /// Stops and gives what happened.
     pub async fn finish(mut self) -> anyhow::Result<Vec<Event>> {
         self.stop.store(true, Ordering::Release);
+        self.collect().await
+    }
+
+    async fn collect(&mut self) -> anyhow::Result<Vec<Event>> {
         let mut events = Vec::new();
         while let Some(ended) = self.tasks.join_next().await {
             events.extend(ended.context("a producer")?);
