@@ -202,26 +202,34 @@ fn judge(
         let Struck { schedule, whole_after, failovers, .. } = round;
         report.rounds.push(Round { schedule, window: *window, whole_after, failovers });
     }
-    let (end, stores) = same_epochs(group)?;
-    let epochs = masters::epochs(&stores[0])?;
+    let stores: Vec<PathBuf> = (0..usize::from(group.replicas())).map(|ordinal| group.store(ordinal)).collect();
+    let epochs = same_epochs(group, &stores)?;
     let events = history::read(&[outcome.history()])?;
     let acked = masters::judge(&events, &epochs)?;
-    let common = logs::compare(&stores, end)?;
+    let last = acked.iter().map(|(_, offset)| *offset).max().unwrap_or(0);
+    let common = logs::compare(&stores, confirmed_beyond(group, last)?)?;
     acked.iter().try_for_each(|(id, offset)| common.check_message(*offset, id))?;
     report.attributed += acked.len();
     report.compared_bytes = common.bytes();
     Ok(())
 }
 
-/// The confirm offset up to which all replicas have everything, and their stores, whose epochs are the same.
-fn same_epochs(group: &Group) -> anyhow::Result<(u64, Vec<PathBuf>)> {
-    let status = group.wait_settled(WHOLE_WITHIN)?;
-    let ends = status.replicas.iter().map(|replica| replica.confirm_offset);
-    let end = ends.min().flatten().context("a replica doesn't tell its confirm offset")?;
-    let stores: Vec<PathBuf> = (0..status.replicas.len()).map(|ordinal| group.store(ordinal)).collect();
-    let tables = stores.iter().map(|store| masters::epochs(store)).collect::<anyhow::Result<Vec<_>>>()?;
+/// The table of epochs, which all replicas agree on once they are in sync.
+fn same_epochs(group: &Group, stores: &[PathBuf]) -> anyhow::Result<Vec<masters::EpochStart>> {
+    group.wait_settled(WHOLE_WITHIN)?;
+    let mut tables = stores.iter().map(|store| masters::epochs(store)).collect::<anyhow::Result<Vec<_>>>()?;
     if tables.windows(2).any(|pair| pair[0] != pair[1]) {
         bail!("the replicas' epochs differ: {tables:?}");
     }
-    Ok((end as u64, stores))
+    Ok(tables.swap_remove(0))
+}
+
+/// Up to where all replicas know everything confirmed: beyond `offset`, where the last acknowledged message lies. What
+/// they report is a little old.
+fn confirmed_beyond(group: &Group, offset: u64) -> anyhow::Result<u64> {
+    let confirmed =
+        |status: &crate::group::Status| status.replicas.iter().map(|its| its.confirm_offset).min().flatten();
+    let wanted = |status: &crate::group::Status| confirmed(status).is_some_and(|end| end as u64 > offset);
+    let status = group.wait_for("everything acknowledged confirmed on all replicas", wanted)?;
+    confirmed(&status).map(|end| end as u64).context("a replica doesn't tell its confirm offset")
 }

@@ -122,6 +122,11 @@ impl Group {
         &self.address
     }
 
+    /// How many replicas the manifest asks for.
+    pub fn replicas(&self) -> u8 {
+        self.replicas
+    }
+
     /// What the operator knows now.
     pub fn status(&self) -> anyhow::Result<Status> {
         let said = self.control(&["status", "--json"])?;
