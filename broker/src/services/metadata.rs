@@ -48,6 +48,8 @@ struct Confirmed {
     attached: bool,
     /// `foreign` tables that no file has yet
     unsaved: bool,
+    /// Records below it were written before those files were: what the files say counts, and they don't
+    outdated: PhysicalOffset,
 }
 
 /// Why the metadata can't be loaded.
@@ -82,8 +84,11 @@ impl Metadata {
     ) -> Result<Self, MetadataError> {
         let loaded = files.load()?;
         let mut tables = loaded.tables;
+        let mut outdated = PhysicalOffset(0);
         if loaded.foreign {
-            tables.next = store.queue_range(METADATA_TOPIC, 0).max.0;
+            // Dispatched or not: after an Apache broker was here, the queues are made anew, and follow.
+            outdated = store.watermarks().written;
+            tables.next = store.queue_range(METADATA_TOPIC, 0).min.0;
             tracing::info!(topics = tables.topics.entries.len(), "metadata taken over from an Apache broker's files");
         }
         // A snapshot may be of records that the log lost since (a power cut without SYNC_FLUSH, or a cut before a crash).
@@ -94,7 +99,8 @@ impl Metadata {
         }
         live.reset(&tables);
         let foreign = loaded.foreign;
-        let confirmed = Mutex::new(Confirmed { tables, saved: None, foreign, attached: false, unsaved: false });
+        let confirmed = Confirmed { tables, saved: None, foreign, attached: false, unsaved: false, outdated };
+        let confirmed = Mutex::new(confirmed);
         let (saving, author) = (Mutex::new(bases), Mutex::new(None));
         let topic = METADATA_TOPIC.into();
         let metadata = Self { store, log, files, live, topic, store_host, saving, confirmed, author };
@@ -111,17 +117,22 @@ impl Metadata {
 
     /// Applies the records that the store has dispatched since the last call; forgets those that were cut.
     pub fn catch_up(&self) -> Result<(), MetadataError> {
-        let cut = {
+        let taken_over = {
             let mut confirmed = self.confirmed.lock();
             let max = self.store.queue_range(METADATA_TOPIC, 0).max.0;
-            if confirmed.tables.next <= max {
-                self.read_on(&mut confirmed)?;
-                None
-            } else {
-                Some(max)
+            if confirmed.tables.next > max {
+                drop(confirmed);
+                return self.rebuild(max);
             }
+            let foreign = confirmed.foreign;
+            self.read_on(&mut confirmed)?;
+            foreign && !confirmed.foreign
         };
-        cut.map_or(Ok(()), |to| self.rebuild(to))
+        // At once: were the files still an Apache broker's after a crash, what was logged until then wouldn't count.
+        if taken_over && let Err(problem) = self.save() {
+            tracing::error!(%problem, "can't write what was taken over from an Apache broker's files");
+        }
+        Ok(())
     }
 
     /// Records from `to` on were cut, and others may have come: begins with the newest snapshot from before, on disk too, and reads
@@ -135,6 +146,7 @@ impl Metadata {
         }
         if confirmed.foreign {
             confirmed.tables.next = to;
+            confirmed.outdated = PhysicalOffset(0);
             return Ok(());
         }
         let range = self.store.queue_range(METADATA_TOPIC, 0);
@@ -179,8 +191,7 @@ impl Metadata {
             let from = QueueOffset(confirmed.tables.next);
             let read = self.store.read_queue(METADATA_TOPIC, 0, from, limits, |_| true)?;
             for record in &read.messages {
-                self.apply(&mut confirmed.tables, record);
-                confirmed.foreign = false;
+                self.apply(confirmed, record);
             }
             if confirmed.tables.next == next {
                 // Nothing readable there although the range says so: the log was cut meanwhile. The next dispatch asks again.
@@ -243,8 +254,8 @@ impl Metadata {
         bases.begin(&tables)?;
         self.files.save(&tables)?;
         self.live.reset(&tables);
-        let saved = Some(tables.next);
-        *confirmed = Confirmed { tables, saved, foreign: false, attached: false, unsaved: false };
+        let (saved, outdated) = (Some(tables.next), PhysicalOffset(0));
+        *confirmed = Confirmed { tables, saved, foreign: false, attached: false, unsaved: false, outdated };
         Ok(())
     }
 
@@ -262,8 +273,8 @@ impl Metadata {
             let topics_too = confirmed.tables.topics != tables.topics;
             self.live.reset_to(&tables, topics_too);
         }
-        let unsaved = confirmed.unsaved || !unchanged;
-        *confirmed = Confirmed { tables, saved: None, foreign: true, attached: true, unsaved };
+        let (unsaved, outdated) = (confirmed.unsaved || !unchanged, confirmed.outdated);
+        *confirmed = Confirmed { tables, saved: None, foreign: true, attached: true, unsaved, outdated };
     }
 
     /// Writes the snapshot files if anything was confirmed since they were written, and lets retention have the log as far as it
@@ -313,13 +324,18 @@ impl Metadata {
         Ok(())
     }
 
-    fn apply(&self, tables: &mut Tables, bytes: &Bytes) {
+    fn apply(&self, confirmed: &mut Confirmed, bytes: &Bytes) {
         let view = match record::decode(bytes) {
             Ok(view) => view,
             Err(damage) => return tracing::error!(%damage, "a metadata record can't be read"),
         };
+        let tables = &mut confirmed.tables;
         assert!(view.queue_offset.0 >= tables.next, "metadata records are applied in order, each once");
         tables.next = view.queue_offset.0 + 1;
+        if view.physical < confirmed.outdated {
+            return;
+        }
+        confirmed.foreign = false;
         let set: ChangeSet = match serde_json::from_slice(view.body) {
             Ok(set) => set,
             // Written by a newer version, or not by Gantry: what can't be understood can't be followed, but must not

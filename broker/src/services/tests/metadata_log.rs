@@ -142,6 +142,29 @@ async fn an_apache_brokers_directory_is_taken_over_and_put_into_the_log() {
     broker.stop().await;
 }
 
+/// The log's own records are older than what an Apache broker wrote when it had the directory in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_apache_broker_wrote_in_between_counts_and_not_the_log_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config/consumerOffset.json");
+    std::fs::create_dir(dir.path().join("config")).unwrap();
+    let apache = |offset: u32| std::fs::write(&file, format!(r#"{{"offsetTable":{{"t@g":{{0:{offset}}}}}}}"#)).unwrap();
+    for offset in [42, 77, 55] {
+        apache(offset);
+        // It leaves queues that have to be made anew, so that the records are dispatched only after the start.
+        let _gone = std::fs::remove_file(dir.path().join("checkpoint"));
+        let broker = Broker::start(&dir).await;
+        assert_eq!(broker.services.live().offsets.get("t", "g", 0), Some(offset.into()));
+        until("the files are ours again", || {
+            std::fs::read_to_string(&file).is_ok_and(|text| text.contains("gantryMetadataOffset"))
+        })
+        .await;
+        assert_eq!(broker.services.live().offsets.get("t", "g", 0), Some(offset.into()));
+        assert_eq!(broker.services.metadata.confirmed_offset("t", "g", 0), Some(offset.into()));
+        broker.kill().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_mastership_registers_a_newer_table() {
     let dir = tempfile::tempdir().unwrap();
