@@ -20,6 +20,8 @@ pub mod lab;
 pub mod load;
 pub mod logs;
 pub mod loop_disk;
+pub mod measure;
+pub mod nameserver;
 pub mod ports;
 pub mod power_loss;
 pub mod process;

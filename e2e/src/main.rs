@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use gantry_e2e::checker::{self, Circumstances};
 use gantry_e2e::client::Library;
 use gantry_e2e::failover::{self, Blow, Mode, Plan};
-use gantry_e2e::{admin, bench, chaos, failover_times, history};
+use gantry_e2e::{admin, bench, chaos, failover_times, history, measure};
 
 #[derive(Parser)]
 #[command(about = "Faults under load, benchmarks, and the history checker")]
@@ -76,6 +76,9 @@ enum Subcommands {
     Costs(bench::Costs),
     /// An empty slave fetches a long log: how fast, and what it costs the producers.
     CatchUp(bench::CatchUp),
+    /// Figures of the store.
+    #[command(subcommand)]
+    Store(measure::Measure),
     /// Judges history files.
     Check {
         #[arg(required = true)]
@@ -121,6 +124,7 @@ fn run(command: Subcommands) -> anyhow::Result<ExitCode> {
         Subcommands::Bench(options) => println!("{}", bench::run(&options)?),
         Subcommands::Costs(options) => println!("{}", bench::costs(&options)?),
         Subcommands::CatchUp(options) => println!("{}", bench::catch_up(&options)?),
+        Subcommands::Store(measure) => println!("{}", measure::run(&measure)?),
         Subcommands::Check { files, undrained, oneway, fault_us } => {
             let circumstances =
                 Circumstances { drained: !undrained, oneway, faults_us: fault_us, ..Circumstances::default() };

@@ -72,6 +72,18 @@ pub struct Options {
     pub asynchronous: bool,
 }
 
+impl Default for Options {
+    /// As on a command line without arguments.
+    fn default() -> Self {
+        #[derive(clap::Parser)]
+        struct Arguments {
+            #[command(flatten)]
+            options: Options,
+        }
+        <Arguments as clap::Parser>::parse_from(["bench"]).options
+    }
+}
+
 /// What was measured.
 #[derive(Debug)]
 pub struct Figures {
