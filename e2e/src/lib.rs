@@ -15,6 +15,7 @@ pub mod daemon;
 pub mod failover;
 pub mod failover_times;
 pub mod group;
+pub mod handover;
 pub mod history;
 pub mod lab;
 pub mod load;

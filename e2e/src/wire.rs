@@ -11,8 +11,10 @@ use gantry_remoting::headers::pull::{PullMessage, PullMessageResponse, sys_flag}
 use gantry_remoting::headers::send::{SendMessage, SendMessageResponse};
 use gantry_remoting::{Client, Command, Limits};
 use gantry_store::{properties, record};
+use tokio::time::{Instant, sleep};
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+const AGAIN_AFTER: Duration = Duration::from_millis(20);
 const GROUP: &str = "gantry-e2e";
 const PULL_MESSAGES: i32 = 32;
 
@@ -111,7 +113,7 @@ impl Wire {
             batch: Some(code == request::SEND_BATCH_MESSAGE),
             broker_name: None,
         };
-        let answer = self.invoke(Command::request(code).with_header(&header).with_body(body)).await?;
+        let answer = self.invoke_once(Command::request(code).with_header(&header).with_body(body)).await?;
         if answer.code != response::SUCCESS {
             return Ok(Sent::Refused(answer.code, answer.remark.unwrap_or_default()));
         }
@@ -181,8 +183,19 @@ impl Wire {
         Ok(answer.header::<OffsetResponse>()?.offset)
     }
 
-    /// Any request; an answer of whatever code.
+    /// Any request but a send; an answer of whatever code. As stock clients do it asks again while the broker can't serve yet.
     pub async fn invoke(&self, command: Command) -> anyhow::Result<Command> {
+        let deadline = Instant::now() + ANSWER_WITHIN;
+        loop {
+            let answer = self.invoke_once(command.clone()).await?;
+            if answer.code != response::GO_AWAY || Instant::now() > deadline {
+                return Ok(answer);
+            }
+            sleep(AGAIN_AFTER).await;
+        }
+    }
+
+    async fn invoke_once(&self, command: Command) -> anyhow::Result<Command> {
         let code = command.code;
         let answer = self.client.invoke(command, ANSWER_WITHIN).await;
         answer.with_context(|| format!("request {code} to {}", self.client.addr()))
