@@ -15,7 +15,7 @@ use gantry_store::Retention;
 
 use crate::core::DivergentLimits;
 use crate::core::FlowLimits;
-use crate::ha::HaConfig;
+use crate::ha::{HaConfig, Tls, TlsFiles};
 use crate::services::ServicesConfig;
 
 /// Half of what an HA frame may hold: a segment's blank end is as long as what didn't fit, and records are longer than bodies.
@@ -81,6 +81,8 @@ pub struct BrokerConfig {
     /// - `haClientHeartbeatTimeout`: a slave leaves a master that is silent for this long; as `haHousekeepingInterval` by default.
     /// - `haTransferBatchSize`: bytes of the log in one frame. 256 KiB here (RocketMQ: 32 KiB).
     /// - `gantryHaColdLagBytes`: a slave further behind than this is catching up, and read for from the files. 64 MiB.
+    /// - `gantryHaTlsEnable` (off), `gantryHaTlsCertPath`, `gantryHaTlsKeyPath`, `gantryHaTlsTrustCertPath`, `gantryHaTlsName`: TLS 1.3
+    ///   between replicas; both ends show a certificate of the group's own authority, see [`TlsFiles`].
     /// - `haFlowControlEnable`, `maxHaTransferByteInSecond`: a slave that is catching up gets at most so much each second, 100 MiB. On by
     ///   default, and only for what is that old (RocketMQ: off, and for everything): whoever acknowledges is never throttled.
     pub ha: HaConfig,
@@ -257,6 +259,10 @@ impl Keys {
             );
         }
         ha.classic = self.or("gantryClassicHa", ha.classic)?;
+        ha.tls = self.tls(group)?;
+        if ha.classic && ha.tls.is_some() {
+            bail!("gantryClassicHa=true and gantryHaTlsEnable=true contradict each other: Apache's HA protocol has no TLS");
+        }
         let silence = ha.housekeeping.min(ha.master_silence);
         if silence <= ha.heartbeat {
             bail!(
@@ -265,6 +271,18 @@ impl Keys {
             );
         }
         Ok(ha)
+    }
+
+    fn tls(&mut self, group: &str) -> Result<Option<Tls>> {
+        let on = self.or("gantryHaTlsEnable", false)?;
+        let mut path = |key: &str| match self.optional(key)? {
+            None if on => bail!("gantryHaTlsEnable=true needs {key}"),
+            path => Ok(path.unwrap_or_default()),
+        };
+        let (certificate, key) = (path("gantryHaTlsCertPath")?, path("gantryHaTlsKeyPath")?);
+        let authority = path("gantryHaTlsTrustCertPath")?;
+        let name = self.or("gantryHaTlsName", group.to_owned())?;
+        if on { Tls::load(&TlsFiles { certificate, key, authority, name }).map(Some) } else { Ok(None) }
     }
 
     /// In milliseconds, at least 1.
@@ -442,6 +460,15 @@ mod tests {
         assert_eq!(parse("storePathRootDir=/data\n").unwrap().store.log_directory(), Path::new("/data/commitlog"));
         let said = format!("{:#}", parse("storePathCommitLog=/log1,/log2\n").unwrap_err());
         assert!(said.contains("/log1,/log2: one directory"), "{said}");
+    }
+
+    #[test]
+    fn tls_without_its_files_is_refused() {
+        let said = format!("{:#}", parse("gantryHaTlsEnable=true\ngantryHaTlsCertPath=/c.pem").unwrap_err());
+        assert!(said.contains("needs gantryHaTlsKeyPath"), "{said}");
+        let all = "gantryHaTlsEnable=true\ngantryHaTlsCertPath=/no/c\ngantryHaTlsKeyPath=/no/k\ngantryHaTlsTrustCertPath=/no/a";
+        let said = format!("{:#}", parse(all).unwrap_err());
+        assert!(said.contains("/no/c holds no certificates"), "{said}");
     }
 
     #[test]

@@ -14,12 +14,14 @@ mod serve;
 mod session;
 mod sessions;
 mod status;
+mod tls;
 
 pub use beginning::Metadata;
 pub use follower::Follower;
 pub use link::{Counters, Link, LinkStatus};
 pub use serve::HaServer;
 pub(crate) use status::View;
+pub use tls::{Tls, TlsFiles};
 
 use std::time::Duration;
 
@@ -44,6 +46,8 @@ pub struct HaConfig {
     pub cold_bytes_per_s: Option<u64>,
     /// `gantryClassicHa`: serve Apache's slaves over RocketMQ's own HA protocol, which has no authentication.
     pub classic: bool,
+    /// Both ends show certificates; none: nothing is encrypted.
+    pub tls: Option<Tls>,
 }
 
 impl HaConfig {
@@ -59,6 +63,7 @@ impl HaConfig {
             cold_lag_bytes: 64 << 20,
             cold_bytes_per_s: Some(100 << 20),
             classic: false,
+            tls: None,
         }
     }
 }

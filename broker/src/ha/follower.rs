@@ -8,7 +8,6 @@ use gantry_replication::Epoch;
 use gantry_replication::handshake::Welcome;
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -18,6 +17,7 @@ use super::HaConfig;
 use super::beginning::{self, Metadata};
 use super::frame::{Ack, Append, Frame, Hello, MAX_PAYLOAD_BYTES};
 use super::session::{read, write};
+use super::tls::{self, Reading, Writing};
 use crate::core::{Align, Beginning, Core, Job, Raw, Standing, Survey};
 use crate::fatal::Fatal;
 
@@ -92,8 +92,7 @@ struct Slave {
 async fn session(slave: &Slave, epoch: Epoch, address: &str) -> Result<()> {
     let Slave { core, config, metadata, life } = slave;
     let stream = timeout(CONNECT_WITHIN, TcpStream::connect(address)).await.context("connecting took too long")??;
-    stream.set_nodelay(true)?;
-    let (from, mut to) = stream.into_split();
+    let (from, mut to) = tls::connect(stream, config.tls.as_ref(), CONNECT_WITHIN).await?;
     let mut from = BufReader::with_capacity(256 << 10, from);
     write(&mut to, &Frame::Hello(hello(core, config, *life).await?), config.housekeeping).await?;
     let welcome = match read(&mut from, MAX_PAYLOAD_BYTES, config.master_silence).await? {
@@ -153,7 +152,7 @@ async fn take_log(
     core: &Arc<Core>,
     config: &HaConfig,
     epoch: Epoch,
-    mut from: BufReader<OwnedReadHalf>,
+    mut from: BufReader<Reading>,
     fail: &mpsc::Sender<anyhow::Error>,
 ) -> Result<()> {
     let room = Arc::new(Semaphore::new(MAX_PENDING_KIB));
@@ -190,7 +189,7 @@ async fn take_log(
 }
 
 /// Tells how far this log is, whenever it moved, and every so often.
-async fn acknowledge(core: &Core, config: &HaConfig, epoch: Epoch, mut to: OwnedWriteHalf) -> Result<()> {
+async fn acknowledge(core: &Core, config: &HaConfig, epoch: Epoch, mut to: Writing) -> Result<()> {
     let (mut written, mut moved) = (core.watch_written(), core.watch_moved());
     loop {
         written.borrow_and_update();

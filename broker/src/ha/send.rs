@@ -6,7 +6,6 @@ use anyhow::{Context, Result, bail};
 use gantry_replication::bucket::Bucket;
 use gantry_replication::epochs::EpochTable;
 use gantry_store::{PhysicalOffset, ReadLog};
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::{Duration, Instant, sleep_until};
 
 use super::HaConfig;
@@ -14,6 +13,7 @@ use super::cold::Cold;
 use super::frame::{Append, Fenced, Frame};
 use super::link::{Counters, Link};
 use super::session::write;
+use super::tls::Writing;
 use crate::core::{Core, Standing};
 
 /// A confirm offset that moved after the last piece was sent is told after this long at most.
@@ -40,7 +40,7 @@ impl<'a> Sender<'a> {
     }
 
     /// Sends from `next` on until the connection fails or this is not its epoch's master any more.
-    pub(super) async fn run(&self, mut next: u64, mut to: OwnedWriteHalf) -> Result<()> {
+    pub(super) async fn run(&self, mut next: u64, mut to: Writing) -> Result<()> {
         let core = self.core;
         let (mut written, mut moved, mut standing) = (core.watch_written(), core.watch_moved(), core.watch_standing());
         let (epoch, patience) = (self.link.epoch, self.config.housekeeping);
@@ -136,7 +136,7 @@ impl<'a> CatchUp<'a> {
     }
 
     /// Waits until `bytes` more may be sent; the slave hears its master meanwhile.
-    async fn keep_rate(&mut self, to: &mut OwnedWriteHalf, bytes: u64, confirm: u64) -> Result<()> {
+    async fn keep_rate(&mut self, to: &mut Writing, bytes: u64, confirm: u64) -> Result<()> {
         let Some(bucket) = &mut self.bucket else { return Ok(()) };
         let config = self.sender.config;
         let until = Instant::now() + Duration::from_millis(bucket.take(bytes, self.sender.core.clock.now_ms()));

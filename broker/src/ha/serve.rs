@@ -9,7 +9,6 @@ use gantry_replication::epochs::Extent;
 use gantry_replication::handshake::{MasterLog, SlaveLog, Welcome, welcome};
 use gantry_replication::same_secret;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Duration, timeout};
@@ -23,6 +22,7 @@ use super::link::{Counters, Link, LinkStatus};
 use super::send::Sender;
 use super::session::{Refused, SendTimeout, is_peers_fault, read, write};
 use super::sessions::{Session, Sessions};
+use super::tls::{self, Reading};
 use crate::core::{Core, Standing};
 use crate::fatal::Fatal;
 
@@ -139,9 +139,8 @@ async fn take(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
 }
 
 async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr) -> Result<()> {
-    stream.set_nodelay(true)?;
     let patience = shared.config.housekeeping;
-    let (from, mut to) = stream.into_split();
+    let (from, mut to) = tls::accept(stream, shared.config.tls.as_ref(), HELLO_WITHIN).await?;
     let mut from = BufReader::new(from);
     if is_classic(shared, &mut from).await? {
         return shared.classic.serve(peer, from, to).await.context("Apache slave");
@@ -187,7 +186,7 @@ async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr) -> Result<(
 }
 
 /// Looks at the first byte. Apache's slaves take their time: they report first after `haSendHeartbeatInterval`.
-async fn is_classic(shared: &Shared, from: &mut BufReader<OwnedReadHalf>) -> Result<bool> {
+async fn is_classic(shared: &Shared, from: &mut BufReader<Reading>) -> Result<bool> {
     let patience = if shared.config.classic { shared.config.housekeeping } else { HELLO_WITHIN };
     let seen = timeout(patience, from.fill_buf())
         .await
@@ -239,12 +238,7 @@ fn judge(shared: &Shared, hello: &Hello) -> Result<Welcome> {
     Ok(welcome(master, slave)?)
 }
 
-async fn take_acks(
-    shared: &Shared,
-    session: &Arc<Session>,
-    first: Ack,
-    mut from: BufReader<OwnedReadHalf>,
-) -> Result<()> {
+async fn take_acks(shared: &Shared, session: &Arc<Session>, first: Ack, mut from: BufReader<Reading>) -> Result<()> {
     let mut ack = first;
     loop {
         if !shared.sessions.acked(session, ack) {

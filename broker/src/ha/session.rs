@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::frame::{Frame, FrameError};
+use super::tls::Handshake;
 
 /// A peer that may not be served: it is another group's, a copy, or says what can't be.
 #[derive(Debug, Error)]
@@ -42,6 +43,7 @@ pub(super) async fn read(from: &mut (impl AsyncRead + Unpin), max_bytes: u32, pa
 pub(super) fn is_peers_fault(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<Refused>()
+            || cause.is::<Handshake>()
             || cause.downcast_ref::<FrameError>().is_some_and(|error| !matches!(error, FrameError::Io(_)))
     })
 }

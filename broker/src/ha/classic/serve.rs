@@ -13,7 +13,6 @@ use gantry_replication::{Epoch, Member, StoreId};
 use gantry_store::{PhysicalOffset, ReadLog};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
@@ -23,6 +22,7 @@ use super::super::link::{Link, LinkStatus};
 use super::super::session::Refused;
 use super::wire::Header;
 use crate::core::{Core, Standing};
+use crate::ha::tls::{Reading, Writing};
 
 /// RocketMQ's `haTransferBatchSize`.
 const PIECE_BYTES: usize = 32 << 10;
@@ -78,8 +78,8 @@ impl ClassicSlaves {
     pub(in crate::ha) async fn serve(
         &self,
         peer: SocketAddr,
-        mut from: BufReader<OwnedReadHalf>,
-        to: OwnedWriteHalf,
+        mut from: BufReader<Reading>,
+        to: Writing,
     ) -> Result<()> {
         let Standing::Master { epoch, .. } = *self.core.watch_standing().borrow() else {
             bail!("this replica is not master");
@@ -115,12 +115,12 @@ impl ClassicSlaves {
         }
     }
 
-    async fn read_offset(&self, from: &mut BufReader<OwnedReadHalf>) -> Result<u64> {
+    async fn read_offset(&self, from: &mut BufReader<Reading>) -> Result<u64> {
         let read = timeout(self.housekeeping, from.read_u64()).await;
         Ok(read.with_context(|| format!("it said nothing for {:?}", self.housekeeping))??)
     }
 
-    async fn take_acks(&self, link: &Link, mut from: BufReader<OwnedReadHalf>) -> Result<()> {
+    async fn take_acks(&self, link: &Link, mut from: BufReader<Reading>) -> Result<()> {
         loop {
             let acked = self.read_offset(&mut from).await?;
             let written = self.core.store.watermarks().written.0;
@@ -132,7 +132,7 @@ impl ClassicSlaves {
         }
     }
 
-    async fn send_log(&self, link: &Link, epoch: Epoch, mut next: u64, mut to: OwnedWriteHalf) -> Result<()> {
+    async fn send_log(&self, link: &Link, epoch: Epoch, mut next: u64, mut to: Writing) -> Result<()> {
         let core = &self.core;
         let (mut moved, mut standing) = (core.watch_moved(), core.watch_standing());
         loop {
@@ -160,7 +160,7 @@ impl ClassicSlaves {
         }
     }
 
-    async fn write_piece(&self, to: &mut OwnedWriteHalf, offset: u64, bytes: &[u8]) -> Result<()> {
+    async fn write_piece(&self, to: &mut Writing, offset: u64, bytes: &[u8]) -> Result<()> {
         let header = Header { offset, len: bytes.len() as u32 }.encode();
         let mut both = bytes::Buf::chain(&header[..], bytes);
         let written = timeout(self.housekeeping, to.write_all_buf(&mut both)).await;
