@@ -640,3 +640,27 @@ fn an_unclean_election_names_epoch_and_replica_and_counts_once() {
     rig.pass(1_000);
     refused(&mut rig, "r2", 1, "is of epoch 2");
 }
+
+#[test]
+fn among_equals_priority_counts_then_another_zone_then_the_name() {
+    // Priority and zone of r1, then of r2; r0, the master that is lost, is in zone x.
+    for (first, second, winner) in [
+        ((0, "x"), (0, "x"), "r1"),
+        ((0, "x"), (0, "y"), "r2"),
+        ((1, "x"), (0, "y"), "r1"),
+        ((0, "y"), (1, "x"), "r2"),
+        ((0, "y"), (0, "z"), "r1"),
+    ] {
+        let mut rig = Rig::steady(Mode::Sync);
+        for (name, (priority, zone)) in [("r0", (0, "x")), ("r1", first), ("r2", second)] {
+            let hello = &mut rig.fake(name).hello;
+            (hello.priority, hello.zone) = (priority, Some(zone.to_owned()));
+            rig.join(name);
+        }
+        rig.pass(500);
+        assert_eq!(rig.record().epoch, Epoch(1), "a new session is no new master");
+        rig.kill("r0");
+        rig.pass(500);
+        assert_eq!(rig.record().master.name, winner, "{first:?} {second:?}");
+    }
+}
