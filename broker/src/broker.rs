@@ -1,6 +1,5 @@
 //! One broker: store, core, services, replication, registration, put together and taken apart again.
 
-use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
@@ -8,10 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use gantry_remoting::{Limits as RemotingLimits, Server};
-use gantry_replication::GroupRecord;
 use gantry_replication::master::{Alter, Durability};
 use gantry_store::{Dispatched, Events, PhysicalOffset, Store, StoreFailure};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{error, info, warn};
@@ -27,6 +25,7 @@ use crate::registration::{self, NamedMaster, Registrant};
 use crate::replica::ReplicaState;
 use crate::services::{Log, Services};
 use crate::slave::Slave;
+use crate::static_group;
 
 /// How often the core looks at the clock.
 const TICK: Duration = Duration::from_millis(50);
@@ -56,6 +55,9 @@ pub struct Broker {
 impl Broker {
     /// Opens the store (which may take a while after a crash), and begins to take part in its group.
     pub async fn start(mut config: BrokerConfig) -> Result<Self> {
+        for warning in &config.warnings {
+            warn!("{warning}");
+        }
         if !config.unknown_keys.is_empty() {
             warn!(keys = config.unknown_keys.join(", "), "broker.conf has keys that this broker doesn't read");
         }
@@ -97,11 +99,11 @@ impl Broker {
         let failed = bridge.failed.subscribe();
         let tasks = JoinSet::new();
         let mut broker = Self { core, services, server, fast, ha, _follower: follower, tasks, writer, failed };
-        let named_master = broker.spawn_tasks(&config, &store, &bridge);
-        match config.role {
-            _ if !config.electors.is_empty() => {}
-            BrokerRole::Slave => broker.follow_by_name(&config, named_master).await?,
-            BrokerRole::AsyncMaster | BrokerRole::SyncMaster => broker.stand_alone().await?,
+        if let Some(undirected) = broker.spawn_tasks(&config, &store, &bridge) {
+            match config.role {
+                BrokerRole::Slave => broker.follow_by_name(&config, undirected.named_master).await?,
+                BrokerRole::AsyncMaster | BrokerRole::SyncMaster => broker.lead_alone(undirected.alters).await?,
+            }
         }
         info!(
             replica = config.replica, clients = %broker.server.local_addr(), ha = %broker.ha.local_addr(),
@@ -110,13 +112,8 @@ impl Broker {
         Ok(broker)
     }
 
-    /// Answers whom the name servers name master.
-    fn spawn_tasks(
-        &mut self,
-        config: &BrokerConfig,
-        store: &Store,
-        bridge: &Arc<Bridge>,
-    ) -> watch::Receiver<Option<NamedMaster>> {
+    /// Answers what a broker goes by that no elector directs, if it is one.
+    fn spawn_tasks(&mut self, config: &BrokerConfig, store: &Store, bridge: &Arc<Bridge>) -> Option<Undirected> {
         let (alter, alters) = mpsc::channel(1);
         self.tasks.spawn(tick(Arc::clone(&self.core), alter, config.services.store_host));
         self.tasks.spawn(follow_standing(
@@ -149,7 +146,7 @@ impl Broker {
             named_master,
         ));
         if config.electors.is_empty() {
-            return naming;
+            return Some(Undirected { named_master: naming, alters });
         }
         let identity = Identity {
             electors: config.electors.clone(),
@@ -162,7 +159,7 @@ impl Broker {
         };
         let agent = Agent::new(Arc::clone(&self.core), Arc::clone(&self.services), identity);
         self.tasks.spawn(agent.run(alters));
-        naming
+        None
     }
 
     /// With nobody to ask but the name servers, this broker follows whom they name.
@@ -186,14 +183,11 @@ impl Broker {
         Ok(())
     }
 
-    /// With nobody to ask, this broker is its whole group.
-    async fn stand_alone(&self) -> Result<()> {
-        let (me, promised) = (self.core.member(), self.core.report().promised);
-        let in_sync = BTreeSet::from([me.clone()]);
-        let record = GroupRecord { epoch: promised.next(), revision: 1, master: me, in_sync };
-        let (done, became) = oneshot::channel();
-        self.core.submit_job(Job::BecomeMaster(record, done));
-        became.await.context("the log's writer has ended")?
+    /// With nobody to ask, this broker says itself who is in sync with it.
+    async fn lead_alone(&mut self, alters: mpsc::Receiver<Alter>) -> Result<()> {
+        let record = static_group::open(&self.core).await?;
+        self.tasks.spawn(static_group::keep(Arc::clone(&self.core), record, alters));
+        Ok(())
     }
 
     /// Where clients reach it.
@@ -233,6 +227,14 @@ impl Broker {
         info!("broker stopped");
         Ok(())
     }
+}
+
+/// What a broker goes by that no elector directs.
+struct Undirected {
+    /// As a slave: whom the name servers name master.
+    named_master: watch::Receiver<Option<NamedMaster>>,
+    /// As a master: its wishes to change the in-sync set.
+    alters: mpsc::Receiver<Alter>,
 }
 
 /// An address with a port of its own: 0 becomes one given by the system, because records and registrations carry it. With `fast` the

@@ -1,5 +1,7 @@
 //! `broker.conf`: RocketMQ's properties format and keys, and Gantry's own beside them.
 
+mod roles;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;
@@ -9,7 +11,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use gantry_replication::master::{self, Durability, Mode};
+use gantry_replication::master::{self, Durability};
 use gantry_replication::pressure;
 use gantry_store::Retention;
 
@@ -43,11 +45,11 @@ pub struct BrokerConfig {
     pub broker_id: i64,
     /// `brokerIP1`, `listenPort`: where clients reach this broker. Port 0: given by the system.
     pub listen: SocketAddr,
-    /// `brokerIP2`, `haListenPort`: where slaves fetch the log.
+    /// `brokerIP2`, `haListenPort`: where slaves fetch the log, `brokerIP1` by default: may be a network of its own.
     pub ha_listen: SocketAddr,
     /// `namesrvAddr`, `;` between them.
     pub name_servers: Vec<String>,
-    /// `gantryReplica`: this replica's name in its group; `<brokerName>-0` by default.
+    /// `gantryReplica`: this replica's name in its group; `<brokerName>-<brokerId>` by default.
     pub replica: String,
     /// `gantryElectors`: where to report, `;` between them. None: `brokerRole` says what this broker is.
     pub electors: Vec<String>,
@@ -96,6 +98,8 @@ pub struct BrokerConfig {
     pub store: gantry_store::Config,
     /// The services' part.
     pub services: ServicesConfig,
+    /// What doesn't mean what it seems to.
+    pub warnings: Vec<String>,
     /// Keys that nothing here reads.
     pub unknown_keys: Vec<String>,
 }
@@ -115,20 +119,24 @@ impl BrokerConfig {
         let name: String = keys.or("brokerName", "broker-a".to_owned())?;
         let flush = keys.choice("flushDiskType", &["ASYNC_FLUSH", "SYNC_FLUSH"])?;
         let durability = if flush == "SYNC_FLUSH" { Durability::Flushed } else { Durability::Written };
+        let listen = keys.address("brokerIP1", "listenPort", 10_911, IpAddr::from([127, 0, 0, 1]))?;
+        let broker_id: i64 = keys.or("brokerId", 0)?;
+        let (role, electors, mut warnings) = (keys.role()?, keys.list("gantryElectors"), Vec::new());
         let config = Self {
             cluster: keys.or("brokerClusterName", "DefaultCluster".to_owned())?,
-            broker_id: keys.or("brokerId", 0)?,
-            listen: keys.address("brokerIP1", "listenPort", 10_911)?,
-            ha_listen: keys.address("brokerIP2", "haListenPort", 10_912)?,
+            broker_id,
+            listen,
+            ha_listen: keys.address("brokerIP2", "haListenPort", 10_912, listen.ip())?,
             name_servers: keys.list("namesrvAddr"),
-            replica: keys.or("gantryReplica", format!("{name}-0"))?,
-            electors: keys.list("gantryElectors"),
-            role: keys.role()?,
+            replica: keys.or("gantryReplica", format!("{name}-{broker_id}"))?,
+            role: role.0,
             ha_master: keys.optional("haMasterAddress")?,
             advertised_master: keys.optional("gantryAdvertisedMaster")?,
             priority: keys.or("gantryPriority", 0)?,
             zone: keys.optional("gantryZone")?,
-            master: keys.master(durability)?,
+            master: keys.master(durability, role, !electors.is_empty(), &mut warnings)?,
+            electors,
+            warnings,
             slave_timeout_ms: keys.or("slaveTimeout", 3_000)?,
             sync_flush_timeout_ms: keys.or("syncFlushTimeout", 5_000)?,
             pressure: keys.pressure()?,
@@ -148,11 +156,7 @@ impl BrokerConfig {
     fn finish(mut self, mut keys: Keys) -> Result<Self> {
         match self.role {
             _ if !self.electors.is_empty() => {}
-            BrokerRole::AsyncMaster => {}
-            BrokerRole::SyncMaster => bail!(
-                "brokerRole=SYNC_MASTER needs an elector (gantryElectors) to say who is master: run the group with \
-                 `gantry-operator local up`, or set brokerRole=ASYNC_MASTER for a broker that stands alone"
-            ),
+            BrokerRole::AsyncMaster | BrokerRole::SyncMaster => {}
             BrokerRole::Slave if self.broker_id > 0 => {}
             BrokerRole::Slave => bail!("brokerRole=SLAVE needs a brokerId above 0, not {}", self.broker_id),
         }
@@ -162,6 +166,7 @@ impl BrokerConfig {
                 "haTransferBatchSize={batch}, maxMessageSize={message}: at most {MAX_HA_BATCH_BYTES} each, or HA frames can't hold them"
             );
         }
+        self.ha.undirected = self.electors.is_empty();
         self.services = keys.services(&self)?;
         self.unknown_keys = keys.entries.into_keys().collect();
         Ok(self)
@@ -199,34 +204,14 @@ impl Keys {
         Ok(value)
     }
 
-    fn role(&mut self) -> Result<BrokerRole> {
-        let role = self.choice("brokerRole", &["ASYNC_MASTER", "SYNC_MASTER", "SLAVE"])?;
-        Ok(match role.as_str() {
-            "SLAVE" => BrokerRole::Slave,
-            "SYNC_MASTER" => BrokerRole::SyncMaster,
-            _ => BrokerRole::AsyncMaster,
-        })
-    }
-
     fn list(&mut self, key: &str) -> Vec<String> {
         let text = self.entries.remove(key).unwrap_or_default();
         text.split([';', ',']).map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
     }
 
-    fn address(&mut self, ip_key: &str, port_key: &str, port: u16) -> Result<SocketAddr> {
-        let ip: IpAddr = self.or(ip_key, IpAddr::from([127, 0, 0, 1]))?;
+    fn address(&mut self, ip_key: &str, port_key: &str, port: u16, ip: IpAddr) -> Result<SocketAddr> {
+        let ip: IpAddr = self.or(ip_key, ip)?;
         Ok(SocketAddr::new(ip, self.or(port_key, port)?))
-    }
-
-    fn master(&mut self, durability: Durability) -> Result<master::Config> {
-        let mode = if self.choice("replicationMode", &["Async", "Sync"])? == "Sync" { Mode::Sync } else { Mode::Async };
-        let mut config = master::Config::new(mode, durability, self.or("minInSyncReplicas", 1)?);
-        config.degrade = self.choice("onShortage", &["Refuse", "Degrade"])? == "Degrade";
-        config.lag_ms = self.or("haMaxTimeSlaveNotCatchup", config.lag_ms)?;
-        config.gap_bytes = self.or("haMaxGapNotInSync", config.gap_bytes)?;
-        // A slave joins well before it would leave again.
-        config.join_lag_bytes = config.join_lag_bytes.min(config.gap_bytes / 4);
-        Ok(config)
     }
 
     fn pressure(&mut self) -> Result<Option<pressure::Config>> {
@@ -261,7 +246,9 @@ impl Keys {
         ha.classic = self.or("gantryClassicHa", ha.classic)?;
         ha.tls = self.tls(group)?;
         if ha.classic && ha.tls.is_some() {
-            bail!("gantryClassicHa=true and gantryHaTlsEnable=true contradict each other: Apache's HA protocol has no TLS");
+            bail!(
+                "gantryClassicHa=true and gantryHaTlsEnable=true contradict each other: Apache's HA protocol has no TLS"
+            );
         }
         let silence = ha.housekeeping.min(ha.master_silence);
         if silence <= ha.heartbeat {
@@ -441,16 +428,6 @@ mod tests {
         assert!(said.contains("listenPort=many can't be read"), "{said}");
         let said = format!("{:#}", parse("flushDiskType=SOMETIMES").unwrap_err());
         assert!(said.contains("expected one of ASYNC_FLUSH, SYNC_FLUSH"), "{said}");
-    }
-
-    #[test]
-    fn a_role_that_would_not_be_kept_is_refused() {
-        let said = format!("{:#}", parse("brokerRole=SYNC_MASTER").unwrap_err());
-        assert!(said.contains("needs an elector"), "{said}");
-        let said = format!("{:#}", parse("brokerRole=SLAVE").unwrap_err());
-        assert!(said.contains("brokerId above 0"), "{said}");
-        assert_eq!(parse("brokerRole=SLAVE\nbrokerId=1").unwrap().role, BrokerRole::Slave);
-        assert!(parse("brokerRole=SLAVE\ngantryElectors=127.0.0.1:1").is_ok());
     }
 
     #[test]

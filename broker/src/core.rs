@@ -263,6 +263,14 @@ impl Core {
         sound
     }
 
+    /// The newer epoch that ended this master's reign, if this is a master whose reign has ended.
+    pub fn deposed_by(&self) -> Option<Epoch> {
+        match &self.state.lock().role {
+            Role::Master(role) => role.master.deposed_by(),
+            _ => None,
+        }
+    }
+
     /// A replica has promised `epoch`: if that is above this master's own, it is master no more.
     pub fn heard_of(&self, epoch: Epoch) {
         self.settle(|master, _now| master.heard_of(epoch));

@@ -46,6 +46,8 @@ pub struct HaConfig {
     pub cold_bytes_per_s: Option<u64>,
     /// `gantryClassicHa`: serve Apache's slaves over RocketMQ's own HA protocol, which has no authentication.
     pub classic: bool,
+    /// No elector says which epoch it is: a slave takes its master's word for it.
+    pub undirected: bool,
     /// Both ends show certificates; none: nothing is encrypted.
     pub tls: Option<Tls>,
 }
@@ -63,6 +65,7 @@ impl HaConfig {
             cold_lag_bytes: 64 << 20,
             cold_bytes_per_s: Some(100 << 20),
             classic: false,
+            undirected: false,
             tls: None,
         }
     }

@@ -14,4 +14,5 @@ pub mod registration;
 pub mod replica;
 pub mod services;
 pub mod slave;
+pub mod static_group;
 pub mod store_tool;

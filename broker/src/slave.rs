@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use gantry_remoting::{Client, Limits};
 use gantry_replication::{Epoch, GroupRecord, Member, StoreId};
 use tokio::sync::{oneshot, watch};
@@ -43,7 +43,7 @@ impl Slave {
 
     /// A slave of nobody yet: so it registers, and hears who its master is.
     pub async fn wait_for_master(&self) -> Result<()> {
-        self.become_slave_of("nobody yet", self.core.report().promised).await
+        self.become_slave_of("nobody yet", self.core.report().promised, None).await
     }
 
     /// Follows whoever `masters` names. Runs until it is dropped.
@@ -74,26 +74,28 @@ impl Slave {
 
     async fn follow(&mut self, master: &NamedMaster) -> Result<()> {
         let client = Client::new(&master.address, Limits::default(), None);
-        let info = classic::broker_info(&client).await?;
-        if info.version.starts_with("Gantry") {
-            bail!("it is a Gantry broker: run the group with an elector (gantryElectors)");
+        if classic::is_gantry(&client).await? {
+            // Its own protocol: the follower does the rest, and takes the master's epoch for its own.
+            let promised = self.core.report().promised;
+            self.become_slave_of(&master.address, promised, Some(master.ha_address.clone())).await?;
+            return std::future::pending().await;
         }
         let epoch = match self.epoch {
             Some(epoch) => epoch,
             // What it takes in from now on has another author than what it may have written as a master.
             None => self.core.report().promised.next(),
         };
-        self.become_slave_of(&master.address, epoch).await?;
+        self.become_slave_of(&master.address, epoch, None).await?;
         self.epoch = Some(epoch);
         classic::follow(&self.core, &self.services, &self.classic, master, epoch).await
     }
 
     /// There is no record, as there is no elector; this one stays in the process.
-    async fn become_slave_of(&self, master: &str, epoch: Epoch) -> Result<()> {
+    async fn become_slave_of(&self, master: &str, epoch: Epoch, ha_address: Option<String>) -> Result<()> {
         let master = Member::new(master, StoreId(0));
         let record = GroupRecord { epoch, revision: 0, in_sync: BTreeSet::from([master.clone()]), master };
         let (done, became) = oneshot::channel();
-        self.core.submit_job(Job::BecomeSlave(record, None, done));
+        self.core.submit_job(Job::BecomeSlave(record, ha_address, done));
         became.await.context("the log's writer has ended")?
     }
 }

@@ -12,5 +12,5 @@ mod serve;
 mod wire;
 
 pub(crate) use follower::{Settings, follow};
-pub(crate) use metadata::broker_info;
+pub(crate) use metadata::is_gantry;
 pub(super) use serve::ClassicSlaves;

@@ -22,17 +22,23 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// What a broker says of itself.
-pub(crate) struct BrokerInfo {
+pub(super) struct BrokerInfo {
     /// `brokerVersionDesc`
-    pub(crate) version: String,
-    pub(crate) min_offset: u64,
-    pub(crate) max_offset: u64,
+    pub(super) version: String,
+    pub(super) min_offset: u64,
+    pub(super) max_offset: u64,
     /// `mappedFileSizeCommitLog`
-    pub(crate) segment_bytes: u64,
+    pub(super) segment_bytes: u64,
+}
+
+/// Whether a broker is one of Gantry's, which speak their own HA protocol.
+pub(crate) async fn is_gantry(client: &Client) -> Result<bool> {
+    let table = runtime_info(client).await?;
+    Ok(table.table.get("brokerVersionDesc").is_some_and(|version| version.starts_with("Gantry")))
 }
 
 /// Asks a broker for its version and its log's ends.
-pub(crate) async fn broker_info(client: &Client) -> Result<BrokerInfo> {
+pub(super) async fn broker_info(client: &Client) -> Result<BrokerInfo> {
     let table = runtime_info(client).await?;
     let config = ask(client, request::GET_BROKER_CONFIG).await?;
     let config: std::collections::HashMap<String, String> =

@@ -75,12 +75,7 @@ impl ClassicSlaves {
     }
 
     /// Serves one, until something ends it.
-    pub(in crate::ha) async fn serve(
-        &self,
-        peer: SocketAddr,
-        mut from: BufReader<Reading>,
-        to: Writing,
-    ) -> Result<()> {
+    pub(in crate::ha) async fn serve(&self, peer: SocketAddr, mut from: BufReader<Reading>, to: Writing) -> Result<()> {
         let Standing::Master { epoch, .. } = *self.core.watch_standing().borrow() else {
             bail!("this replica is not master");
         };
