@@ -11,6 +11,9 @@ mod metadata;
 mod serve;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use follower::{Settings, follow};
 pub(crate) use metadata::is_gantry;
 pub(super) use serve::ClassicSlaves;
