@@ -45,6 +45,19 @@ pub(super) enum Gate {
 }
 
 impl Gate {
+    /// Sends wait for a switchover to `to`, from now on. One that is being prepared already gives way to this: nobody may have been able to
+    /// say that it was given up, and what was asked for it (whom to wait for, and how long) says nothing of the new one. `false`: the
+    /// epoch has only begun, and nothing passes anyway.
+    pub(super) fn park(&mut self, to: &Member, now: Millis) -> bool {
+        let waiting = match self {
+            Self::Opening(..) => return false,
+            Self::Open => Vec::new(),
+            Self::Parked(_, sends, _) => std::mem::take(sends),
+        };
+        *self = Self::Parked(to.clone(), waiting, now);
+        true
+    }
+
     /// Those who wait at it.
     pub(super) fn waiting(&mut self) -> Option<&mut Vec<Submission>> {
         match self {
@@ -81,5 +94,28 @@ impl MasterRole {
     /// Parked, and everything is confirmed and on the candidate.
     pub(super) fn is_drained(&self) -> bool {
         matches!(&self.gate, Gate::Parked(to, ..) if self.acks.is_empty() && self.master.is_drained_to(to))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gantry_replication::StoreId;
+
+    use super::*;
+
+    #[test]
+    fn a_second_switchover_takes_the_place_of_one_that_nobody_could_call_off() {
+        let (first, second) = (Member::new("r1", StoreId(1)), Member::new("r2", StoreId(2)));
+        let mut gate = Gate::Open;
+        assert!(gate.park(&first, 100));
+        assert!(gate.park(&second, 12_000));
+        assert!(matches!(gate, Gate::Parked(to, _, 12_000) if to == second), "it waits for r2, and not since long ago");
+    }
+
+    #[test]
+    fn an_epoch_that_only_begins_is_not_parked() {
+        let mut gate = Gate::Opening(Vec::new(), 0);
+        assert!(!gate.park(&Member::new("r1", StoreId(1)), 5));
+        assert!(matches!(gate, Gate::Opening(..)));
     }
 }

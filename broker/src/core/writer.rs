@@ -123,7 +123,7 @@ impl Writer {
                 answer(done, became);
             }
             Job::Heartbeat(record) => self.prove(record),
-            Job::Park(epoch, to) => self.park(epoch, to),
+            Job::Park(epoch, to) => self.park(epoch, &to),
             Job::Open(epoch) => self.open_gate(epoch, |gate| matches!(gate, Gate::Opening(..))),
             Job::Unpark(epoch) => self.open_gate(epoch, |gate| matches!(gate, Gate::Parked(..))),
         }
@@ -253,13 +253,12 @@ impl Writer {
         }
     }
 
-    fn park(&self, epoch: Epoch, to: Member) {
+    fn park(&self, epoch: Epoch, to: &Member) {
         if let Role::Master(role) = &mut self.core.state.lock().role
             && role.master.epoch() == epoch
-            && matches!(role.gate, Gate::Open)
+            && role.gate.park(to, self.core.clock.now_ms())
         {
             info!(%epoch, %to, "sends are parked for a switchover");
-            role.gate = Gate::Parked(to, Vec::new(), self.core.clock.now_ms());
         }
     }
 

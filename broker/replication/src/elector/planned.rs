@@ -27,7 +27,19 @@ impl Switchover {
 
 impl Elector {
     pub(super) fn begin_switchover(&mut self, to: &str, ticket: Ticket, now: Millis) {
-        match self.check_switchover(to) {
+        let checked = self.check_switchover(to).and_then(|(record, to)| {
+            let left = self.seats.get(&record.master.name).is_some_and(|seat| seat.report.drained);
+            if !left {
+                return Ok((record, to));
+            }
+            // Of a switchover that nobody could call off. What it drained for, and how long it will wait yet, isn't known here.
+            self.unpark(&record);
+            Err(format!(
+                "{} was still parked for an earlier switchover; its sends pass again: try again",
+                record.master.name
+            ))
+        });
+        match checked {
             Err(why) => self.actions.push(Action::Switched { ticket, result: Err(why) }),
             Ok((record, to)) => {
                 self.park(&record, &to);

@@ -555,6 +555,22 @@ fn a_switchover_parks_moves_and_tells_how_long_it_took() {
 }
 
 #[test]
+fn a_master_that_an_earlier_switchover_left_parked_is_let_go_before_the_next() {
+    let mut rig = Rig::steady(Mode::Async);
+    // The elector that parked it is no more; any moment it lets its sends pass by itself.
+    rig.fake("r0").hello.report.drained = true;
+    rig.pass(100);
+    rig.event(Event::Switchover { to: "r2".to_owned(), ticket: 5 });
+    let said = rig.switched.pop().unwrap().unwrap_err();
+    assert!(said.contains("still parked"), "{said}");
+    assert!(!rig.fake("r0").hello.report.drained, "it was told to let them pass");
+    rig.pass(100);
+    rig.event(Event::Switchover { to: "r2".to_owned(), ticket: 6 });
+    rig.pass(100);
+    assert_eq!(rig.record().master.name, "r2");
+}
+
+#[test]
 fn a_switchover_to_somebody_unfit_is_refused_with_the_reason() {
     let mut rig = Rig::steady(Mode::Sync);
     for (to, why) in [("r0", "is the master already"), ("r7", "there is no replica r7; this group has r0, r1, r2")] {
