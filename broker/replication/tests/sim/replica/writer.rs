@@ -145,19 +145,24 @@ impl Process {
         }
         let confirm = piece.confirm.min(env.disks[self.node].end());
         if confirm > self.confirmed {
-            env.slave_confirmed(self.node, self.confirmed, confirm);
+            env.slave_confirmed(self.node, piece.session, self.confirmed, confirm);
             self.confirmed = confirm;
         }
         Some(())
     }
 
-    fn park(&mut self, epoch: Epoch, to: Member, env: &Env) {
+    fn park(&mut self, epoch: Epoch, to: Member, env: &mut Env) {
+        env.note(|| format!("r{} is to park for {to}", self.node));
         let now = self.now(env);
         if let Role::Master(role) = &mut self.role
             && role.master.epoch() == epoch
-            && matches!(role.gate, Gate::Open)
         {
-            role.gate = Gate::Parked(to, Vec::new(), now);
+            let waiting = match &mut role.gate {
+                Gate::Opening(..) => return,
+                Gate::Open => Vec::new(),
+                Gate::Parked(_, waiting, _) => std::mem::take(waiting),
+            };
+            role.gate = Gate::Parked(to, waiting, now);
         }
     }
 
@@ -169,6 +174,7 @@ impl Process {
             _ => return,
         };
         if let Gate::Opening(waiting, _) | Gate::Parked(_, waiting, _) = gate {
+            env.note(|| format!("r{}: {} sends pass", self.node, waiting.len()));
             self.append_sends(waiting, env);
         }
     }
