@@ -85,7 +85,8 @@ pub(crate) fn round(shared: &Shared) {
             break;
         }
     }
-    if deleted > 0 {
+    // A segment that a stop leaves on disk comes back with the next start, and so should its messages.
+    if deleted > 0 && !shared.is_stopping() {
         queues::remove_files(shared);
         remove_index_files(shared, &doomed);
     }
@@ -93,9 +94,6 @@ pub(crate) fn round(shared: &Shared) {
 
 /// A segment that isn't unlinked for good comes back with the next start, and is to be found by key then.
 fn remove_index_files(shared: &Shared, doomed: &Doomed) {
-    if shared.is_stopping() {
-        return;
-    }
     let oldest = doomed.named.front().map_or_else(|| shared.log.oldest(), |segment| segment.base);
     if let Err((path, error)) = shared.index.delete_before(oldest) {
         tracing::warn!(%error, path = %path.display(), "can't delete an index file");
@@ -186,7 +184,9 @@ fn begin_time_ms(shared: &Shared, segment: &Segment) -> Option<i64> {
 /// Unlinks what is out of the table; answers how many. What can't be unlinked is tried again in the next round.
 fn unlink_all(shared: &Shared, doomed: &mut Doomed) -> usize {
     let mut count = 0;
-    while let Some(segment) = doomed.named.pop_front().filter(|_| !shared.is_stopping()) {
+    while !shared.is_stopping()
+        && let Some(segment) = doomed.named.pop_front()
+    {
         if count > 0 {
             thread::park_timeout(shared.config.retention.delete_interval);
         }
