@@ -11,6 +11,7 @@
 //!
 //! A segment that somebody reads keeps its space until its last reader is done: unlinking takes the name only.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -66,7 +67,8 @@ pub(crate) fn round(shared: &Shared) {
         .manual_rounds
         .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1))
         .is_ok();
-    while deleted < retention.files_a_round && !shared.is_stopping() {
+    // While one can't be unlinked no more are taken: they would be out of the log and still on the disk.
+    while deleted < retention.files_a_round && doomed.named.is_empty() && !shared.is_stopping() {
         let pressure = disk::look(shared);
         let now_ms = shared.config.clock.now_ms();
         let due = manual || pressure >= Pressure::Expired || retention.delete_when.includes(now_ms, &retention.zone);
@@ -190,7 +192,7 @@ fn unlink_all(shared: &Shared, doomed: &mut Doomed) -> usize {
         if count > 0 {
             thread::park_timeout(shared.config.retention.delete_interval);
         }
-        if let Err(error) = shared.fs.remove_file(&segment.path) {
+        if let Err(error) = unlink(shared, &segment) {
             tracing::error!(%error, path = %segment.path.display(), "can't delete a segment; tried again");
             doomed.named.push_front(segment);
             break;
@@ -208,12 +210,22 @@ fn unlink_all(shared: &Shared, doomed: &mut Doomed) -> usize {
     count
 }
 
+/// One that somebody removed by hand is gone, which is what was wanted.
+fn unlink(shared: &Shared, segment: &Segment) -> io::Result<()> {
+    match shared.fs.remove_file(&segment.path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            tracing::warn!(path = %segment.path.display(), "a segment that was to be deleted is gone already");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
 impl Doomed {
     /// Unlinks what is left to unlink: names are about to be used again.
     pub(crate) fn finish(&mut self, shared: &Shared) -> Result<(), Arc<StoreFailure>> {
         for segment in self.named.drain(..) {
-            let removed = shared.fs.remove_file(&segment.path);
-            removed.map_err(|error| shared.fail("unlink", segment.path.clone(), error))?;
+            unlink(shared, &segment).map_err(|error| shared.fail("unlink", segment.path.clone(), error))?;
         }
         Ok(())
     }

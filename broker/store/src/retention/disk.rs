@@ -26,7 +26,9 @@ pub(super) fn look(shared: &Shared) -> Pressure {
     let state = &shared.retention;
     let retention = &shared.config.retention;
     let log_space = space(shared, &shared.config.log_directory());
-    let quota = retention.quota_bytes.map(|quota| percent(store_bytes(shared), quota));
+    let own = store_bytes(shared);
+    let hanging = state.hanging_bytes.load(Ordering::Relaxed);
+    let quota = retention.quota_bytes.map(|quota| percent(own.saturating_add(hanging), quota));
     let log = log_space.and_then(used_percent).max(quota);
     let queues = space(shared, shared.root()).and_then(used_percent);
     state.log_percent.store(log.unwrap_or(UNKNOWN), Ordering::Relaxed);
@@ -40,9 +42,11 @@ pub(super) fn look(shared: &Shared) -> Pressure {
         tell(shared, false, used);
     }
     // What is deleted and still read comes back by itself: it is no reason to delete more.
-    let hanging = state.hanging_bytes.load(Ordering::Relaxed);
-    let returning = log_space.map_or(0, |space| hanging.saturating_mul(100) / space.total_bytes.max(1));
-    let lasting = used.map(|used| used.saturating_sub(u16::try_from(returning).unwrap_or(0)));
+    let lasting_log = log_space.and_then(|space| used_percent(after(space, hanging)));
+    let lasting_quota = retention.quota_bytes.map(|quota| percent(own, quota));
+    // The volume with everything else may be another one, to which nothing comes back.
+    let one_volume = shared.config.log_directory().starts_with(shared.root());
+    let lasting = lasting_log.max(lasting_quota).max(if one_volume { None } else { queues });
     match () {
         () if state.no_space.swap(false, Ordering::AcqRel) => Pressure::Full,
         () if above(lasting, retention.warning_percent) => Pressure::Full,
@@ -71,6 +75,15 @@ fn tell(shared: &Shared, full: bool, used: Option<u16>) {
     }
 }
 
+/// Once these bytes have come back.
+fn after(space: Space, returning: u64) -> Space {
+    Space {
+        free_bytes: space.free_bytes.saturating_add(returning),
+        available_bytes: space.available_bytes.saturating_add(returning),
+        ..space
+    }
+}
+
 /// As RocketMQ and `df` count: used of what is used and usable, rounded up.
 fn used_percent(space: Space) -> Option<u16> {
     let used = space.total_bytes.saturating_sub(space.free_bytes);
@@ -83,10 +96,9 @@ fn percent(part: u64, whole: u64) -> u16 {
     u16::try_from(percent).unwrap_or(UNKNOWN - 1)
 }
 
-/// What this store takes: whole segments, and units of queues (whose files are sparse).
+/// What this store takes and will go on to take: whole segments, and units of queues (whose files are sparse).
 fn store_bytes(shared: &Shared) -> u64 {
-    let hanging = shared.retention.hanging_bytes.load(Ordering::Relaxed);
-    shared.log.allocated_bytes() + shared.queues.used_bytes() + hanging
+    shared.log.allocated_bytes() + shared.queues.used_bytes()
 }
 
 #[cfg(test)]
@@ -98,6 +110,7 @@ mod tests {
         let space = Space { total_bytes: 1000, free_bytes: 150, available_bytes: 100 };
         assert_eq!(used_percent(space), Some(90), "850 of 950");
         assert_eq!(used_percent(Space { total_bytes: 0, free_bytes: 0, available_bytes: 0 }), None);
+        assert_eq!(used_percent(after(space, 450)), Some(43), "400 of 950");
         assert_eq!(percent(u64::MAX, u64::MAX), 100);
         assert_eq!(percent(1, 1_000), 1);
         assert_eq!(percent(300, 100), 300);

@@ -249,6 +249,19 @@ fn a_reader_keeps_its_bytes_and_their_space_is_counted_until_it_is_done() {
     wait_until("the space is free", || kept.opened.store.disk().hanging_bytes == 0);
 }
 
+/// As people do on a full disk.
+#[test]
+fn a_segment_that_somebody_removed_by_hand_holds_up_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut kept = kept(directory.path(), a_day());
+    kept.put(40);
+    kept.release();
+    std::fs::remove_file(directory.path().join("commitlog").join(format!("{:020}", 0))).unwrap();
+    kept.pass(30 * HOUR_MS);
+    wait_until("the expired ones are gone", || kept.oldest() == kept.active());
+    wait_until("unlinked", || kept.segments() <= 2);
+}
+
 /// The store in `directory`, with all it has consumable.
 fn confirmed(directory: &Path) -> Opened {
     let opened = open_in(directory);
