@@ -333,7 +333,7 @@ impl Keys {
         let hanging_after = ms("destroyMapedFileIntervalForcibly", default.hanging_after)?;
         let hanging_told_every = ms("redeleteHangedFileInterval", default.hanging_told_every)?;
         Ok(Retention {
-            reserved: Duration::from_hours(self.or("fileReservedTime", default.reserved.as_secs() / 3600)?),
+            reserved: hours(self.or("fileReservedTime", default.reserved.as_secs() / 3600)?)?,
             delete_when: self.or("deleteWhen", default.delete_when)?,
             max_used_percent: self.or("diskMaxUsedSpaceRatio", default.max_used_percent)?,
             forcibly_percent: self.or("diskSpaceCleanForciblyRatio", default.forcibly_percent)?,
@@ -386,6 +386,11 @@ impl Keys {
     }
 }
 
+fn hours(hours: u64) -> Result<Duration> {
+    let seconds = hours.checked_mul(3600).with_context(|| format!("fileReservedTime={hours} is too large"))?;
+    Ok(Duration::from_secs(seconds))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -426,6 +431,8 @@ mod tests {
     fn a_value_that_cannot_be_read_is_named() {
         let said = format!("{:#}", parse("listenPort=many").unwrap_err());
         assert!(said.contains("listenPort=many can't be read"), "{said}");
+        let said = format!("{:#}", parse(&format!("fileReservedTime={}", u64::MAX)).unwrap_err());
+        assert!(said.contains("is too large"), "{said}");
         let said = format!("{:#}", parse("flushDiskType=SOMETIMES").unwrap_err());
         assert!(said.contains("expected one of ASYNC_FLUSH, SYNC_FLUSH"), "{said}");
     }
