@@ -110,16 +110,23 @@ impl Elector {
         };
         let seats = self.reachable().filter(|seat| self.config.replicas.contains(&seat.hello.member.name));
         let Some(best) = seats.max_by_key(rank) else { return };
-        let (master, epoch) = (best.hello.member.clone(), self.next_epoch(record));
-        let notice = Notice::Elected {
-            from: record.master.clone(),
-            to: master.clone(),
-            epoch,
-            cause: trouble.kind.cause(),
-            decision_ms: now.saturating_sub(trouble.since),
-        };
+        let master = best.hello.member.clone();
         let in_sync = BTreeSet::from([master.clone()]);
-        let record = GroupRecord { epoch, revision: record.revision + 1, master, in_sync };
+        self.elect(record, master, in_sync, trouble.kind.cause(), now.saturating_sub(trouble.since));
+    }
+
+    /// Asks for the next epoch, with this master and this set.
+    pub(super) fn elect(
+        &mut self,
+        old: &GroupRecord,
+        master: Member,
+        in_sync: BTreeSet<Member>,
+        cause: &'static str,
+        decision_ms: Millis,
+    ) {
+        let epoch = self.next_epoch(old);
+        let notice = Notice::Elected { from: old.master.clone(), to: master.clone(), epoch, cause, decision_ms };
+        let record = GroupRecord { epoch, revision: old.revision + 1, master, in_sync };
         self.compare_and_set(record, Purpose::Elect { notice });
     }
 
@@ -237,16 +244,7 @@ impl Elector {
                 if trouble.kind != Kind::KnownDead {
                     self.last_suspicion = Some(now);
                 }
-                let epoch = self.next_epoch(record);
-                let notice = Notice::Elected {
-                    from: record.master.clone(),
-                    to: master.clone(),
-                    epoch,
-                    cause: trouble.kind.cause(),
-                    decision_ms: now.saturating_sub(trouble.since),
-                };
-                let record = GroupRecord { epoch, revision: record.revision + 1, master, in_sync };
-                self.compare_and_set(record, Purpose::Elect { notice });
+                self.elect(record, master, in_sync, trouble.kind.cause(), now.saturating_sub(trouble.since));
             }
         }
     }

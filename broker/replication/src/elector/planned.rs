@@ -1,6 +1,6 @@
 //! The planned switchover: park sends at the master, let the candidate reach the end, then the same steps as in an election.
 
-use crate::elector::{Action, Elector, Notice, Purpose, SwitchoverDone, Ticket};
+use crate::elector::{Action, Elector, SwitchoverDone, Ticket};
 use crate::wire::{Directive, Role};
 use crate::{GroupRecord, Member, Millis};
 
@@ -106,16 +106,8 @@ impl Elector {
             if let Some(switchover) = &mut self.switchover {
                 switchover.decided = Some(now);
             }
-            let epoch = self.next_epoch(&record);
-            let notice = Notice::Elected {
-                from,
-                to: to.clone(),
-                epoch,
-                cause: SWITCHOVER,
-                decision_ms: now.saturating_sub(since),
-            };
-            let record = GroupRecord { epoch, revision: record.revision + 1, master: to, in_sync: record.in_sync };
-            self.compare_and_set(record, Purpose::Elect { notice });
+            let in_sync = record.in_sync.clone();
+            self.elect(&record, to, in_sync, SWITCHOVER, now.saturating_sub(since));
         } else if now.saturating_sub(since) > self.config.switchover_ms {
             self.unpark(&record);
             self.end_switchover(Err(format!(
