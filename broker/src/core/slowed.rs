@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use gantry_replication::Millis;
 use gantry_replication::pressure::Pressure;
 
-use crate::services::seam::{Busy, SendFailure, Submission};
+use crate::services::seam::{Busy, Submission};
 
 /// How producers are slowed; the writer's own.
 pub(super) struct Slowed {
@@ -28,9 +28,15 @@ impl Slowed {
         self.pressure.limit()
     }
 
-    /// Keeps those of `sends` that must wait, answers those for which there is no room. What the broker itself appends (offsets, topics,
+    /// Keeps those of `sends` that must wait, refuses those for which there is no room. What the broker itself appends (offsets, topics,
     /// deliveries) never waits.
-    pub(super) fn sift(&mut self, sends: &mut Vec<Submission>, is_own: fn(&Submission) -> bool, now: Millis) {
+    pub(super) fn sift(
+        &mut self,
+        sends: &mut Vec<Submission>,
+        is_own: fn(&Submission) -> bool,
+        now: Millis,
+        refuse: impl Fn(Vec<Submission>, &Busy),
+    ) {
         if self.pressure.limit().is_none() && self.waiting.is_empty() {
             return;
         }
@@ -40,13 +46,13 @@ impl Slowed {
             if self.waiting.len() < self.max_waiting {
                 self.waiting.push_back((send, now));
             } else {
-                send.done.complete(Err(SendFailure::Busy(Busy::Overload)));
+                refuse(vec![send], &Busy::Overload);
             }
         }
     }
 
-    /// Takes those that may go now; answers those that have waited too long.
-    pub(super) fn release(&mut self, now: Millis) -> Vec<Submission> {
+    /// Takes those that may go now; refuses those that have waited too long.
+    pub(super) fn release(&mut self, now: Millis, refuse: impl Fn(Vec<Submission>, &Busy)) -> Vec<Submission> {
         let mut go = Vec::new();
         while self.pressure.wait_ms(now) == 0 {
             let Some((send, _)) = self.waiting.pop_front() else { break };
@@ -58,7 +64,7 @@ impl Slowed {
         {
             let (period_ms, queue) = (now.saturating_sub(*since), self.waiting.len());
             if let Some((send, _)) = self.waiting.pop_front() {
-                send.done.complete(Err(SendFailure::Busy(Busy::TimedOut { period_ms, queue })));
+                refuse(vec![send], &Busy::TimedOut { period_ms, queue });
             }
         }
         go
@@ -87,7 +93,7 @@ mod tests {
     use std::sync::{Arc, mpsc};
 
     use super::*;
-    use crate::services::seam::{Done, Wait};
+    use crate::services::seam::{Done, SendFailure, Wait};
     use bytes::Bytes;
     use gantry_replication::pressure::{Config, FLOOR_BYTES_PER_S};
     use gantry_store::NewMessage;
@@ -114,6 +120,12 @@ mod tests {
         Submission { append: message.into(), wait: Wait::Acked, done }
     }
 
+    fn tell_busy(sends: Vec<Submission>, why: &Busy) {
+        for send in sends {
+            send.done.complete(Err(SendFailure::Busy(why.clone())));
+        }
+    }
+
     /// Slaves that stand still, a bound away: the floor is the rate.
     fn slowed(max_waiting: usize) -> Slowed {
         let mut slowed = Slowed::new(Pressure::new(Config { lag_bytes: 1 << 20 }), 200, max_waiting);
@@ -126,12 +138,12 @@ mod tests {
         let (tell, told) = mpsc::channel();
         let mut slowed = slowed(100);
         let mut sends: Vec<_> = (0..40).map(|_| send(KIB, &tell)).collect();
-        slowed.sift(&mut sends, |_| false, 0);
+        slowed.sift(&mut sends, |_| false, 0, tell_busy);
         assert!(sends.is_empty());
         let mut let_in = 0;
         let mut now = 0;
         while let Some(wait) = slowed.next_ms(now) {
-            let_in += slowed.release(now).len();
+            let_in += slowed.release(now, tell_busy).len();
             now += wait;
             assert!(now < 1_000, "nobody waits for ever");
         }
@@ -151,10 +163,10 @@ mod tests {
         let (tell, told) = mpsc::channel();
         let mut slowed = slowed(2);
         let mut own = vec![send(KIB, &tell)];
-        slowed.sift(&mut own, |_| true, 0);
+        slowed.sift(&mut own, |_| true, 0, tell_busy);
         assert_eq!(own.len(), 1);
         let mut sends: Vec<_> = (0..3).map(|_| send(KIB, &tell)).collect();
-        slowed.sift(&mut sends, |_| false, 0);
+        slowed.sift(&mut sends, |_| false, 0, tell_busy);
         assert_eq!(told.try_iter().count(), 1, "the third");
         assert_eq!(slowed.take_all().len(), 2);
     }
@@ -163,13 +175,13 @@ mod tests {
     fn once_slaves_have_caught_up_those_who_waited_go_first_and_then_nobody_waits() {
         let (tell, told) = mpsc::channel();
         let mut slowed = slowed(100);
-        slowed.sift(&mut vec![send(KIB, &tell)], |_| false, 0);
+        slowed.sift(&mut vec![send(KIB, &tell)], |_| false, 0, tell_busy);
         assert_eq!(slowed.observe(2 << 20, Some(2 << 20), 10), None);
         let mut later = vec![send(KIB, &tell)];
-        slowed.sift(&mut later, |_| false, 10);
+        slowed.sift(&mut later, |_| false, 10, tell_busy);
         assert!(later.is_empty(), "not before the one that waits");
-        assert_eq!(slowed.release(10).len(), 2);
-        slowed.sift(&mut vec![send(KIB, &tell)], |_| false, 11);
+        assert_eq!(slowed.release(10, tell_busy).len(), 2);
+        slowed.sift(&mut vec![send(KIB, &tell)], |_| false, 11, tell_busy);
         assert_eq!((slowed.next_ms(11), told.try_iter().count()), (None, 0));
     }
 }

@@ -86,7 +86,7 @@ impl Writer {
         };
         let limit = slowed.observe(self.core.store.watermarks().written.0, slowest, now);
         self.core.slowed_to.store(limit.unwrap_or(u64::MAX), Ordering::Relaxed);
-        let go = slowed.release(now);
+        let go = slowed.release(now, |sends, why| self.core.refuse(sends, why));
         if !go.is_empty() {
             self.admit_all(go);
             self.append();
@@ -133,7 +133,8 @@ impl Writer {
     fn take_in(&mut self, mut sends: Vec<Submission>) {
         self.core.refuse_if_disk_full(&mut sends);
         if let Some(slowed) = &mut self.slowed {
-            slowed.sift(&mut sends, |send| matches!(send.done, Done::Call(_)), self.core.clock.now_ms());
+            let (is_own, now) = (|send: &Submission| matches!(send.done, Done::Call(_)), self.core.clock.now_ms());
+            slowed.sift(&mut sends, is_own, now, |sends, why| self.core.refuse(sends, why));
         }
         self.admit_all(sends);
     }
