@@ -14,15 +14,17 @@ mod transitions;
 mod upstream;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use anyhow::Context;
 use gantry_replication::master::{self, Refusal, SlaveStanding};
 use gantry_replication::wire::{CutTail, DATA_PLANE_MS, Report};
-use gantry_replication::{Epoch, GroupRecord, Member, Millis, pressure, wire};
+use gantry_replication::{Epoch, GroupRecord, Member, Millis, StoreId, pressure, wire};
 use gantry_store::{Appender, PhysicalOffset, Store, Watermarks};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 use crate::clock::Clock;
@@ -424,6 +426,22 @@ impl Core {
             self.moved.send_modify(|count| *count += 1);
         }
         done.into_iter().for_each(Waiting::complete);
+    }
+}
+
+impl Core {
+    /// Follows a master that no elector named; with that its epoch is promised. There is no record of it but this one, in the process.
+    pub async fn follow_undirected(
+        &self,
+        master: &str,
+        epoch: Epoch,
+        ha_address: Option<String>,
+    ) -> anyhow::Result<()> {
+        let master = Member::new(master, StoreId(0));
+        let record = GroupRecord { epoch, revision: 0, in_sync: BTreeSet::from([master.clone()]), master };
+        let (done, became) = oneshot::channel();
+        self.submit_job(Job::BecomeSlave(record, ha_address, done));
+        became.await.context("the log's writer has ended")?
     }
 }
 

@@ -1,18 +1,17 @@
 //! A slave that no elector directs: `brokerRole=SLAVE`, as RocketMQ's users write it. Its master is whoever registers with the name
 //! server as broker 0 of its own name.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use gantry_remoting::{Client, Limits};
-use gantry_replication::{Epoch, GroupRecord, Member, StoreId};
-use tokio::sync::{oneshot, watch};
+use gantry_replication::Epoch;
+use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::core::{Core, Job};
+use crate::core::Core;
 use crate::fatal::Fatal;
 use crate::ha::classic;
 use crate::registration::NamedMaster;
@@ -43,7 +42,7 @@ impl Slave {
 
     /// A slave of nobody yet: so it registers, and hears who its master is.
     pub async fn wait_for_master(&self) -> Result<()> {
-        self.become_slave_of("nobody yet", self.core.report().promised, None).await
+        self.core.follow_undirected("nobody yet", self.core.report().promised, None).await
     }
 
     /// Follows whoever `masters` names. Runs until it is dropped.
@@ -77,7 +76,7 @@ impl Slave {
         if classic::is_gantry(&client).await? {
             // Its own protocol: the follower does the rest, and takes the master's epoch for its own.
             let promised = self.core.report().promised;
-            self.become_slave_of(&master.address, promised, Some(master.ha_address.clone())).await?;
+            self.core.follow_undirected(&master.address, promised, Some(master.ha_address.clone())).await?;
             return std::future::pending().await;
         }
         let epoch = match self.epoch {
@@ -85,17 +84,8 @@ impl Slave {
             // What it takes in from now on has another author than what it may have written as a master.
             None => self.core.report().promised.next(),
         };
-        self.become_slave_of(&master.address, epoch, None).await?;
+        self.core.follow_undirected(&master.address, epoch, None).await?;
         self.epoch = Some(epoch);
         classic::follow(&self.core, &self.services, &self.classic, master, epoch).await
-    }
-
-    /// There is no record, as there is no elector; this one stays in the process.
-    async fn become_slave_of(&self, master: &str, epoch: Epoch, ha_address: Option<String>) -> Result<()> {
-        let master = Member::new(master, StoreId(0));
-        let record = GroupRecord { epoch, revision: 0, in_sync: BTreeSet::from([master.clone()]), master };
-        let (done, became) = oneshot::channel();
-        self.core.submit_job(Job::BecomeSlave(record, ha_address, done));
-        became.await.context("the log's writer has ended")?
     }
 }

@@ -1,12 +1,11 @@
 //! The slave's side: finds its master, makes its log a prefix of the master's, and follows.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use gantry_replication::Epoch;
 use gantry_replication::handshake::Welcome;
-use gantry_replication::{Epoch, GroupRecord, Member, StoreId};
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -102,7 +101,8 @@ async fn session(slave: &Slave, epoch: Epoch, address: &str) -> Result<()> {
         other => bail!("answered the hello with {other:?}"),
     };
     if config.undirected && welcome.epoch > epoch {
-        return adopt(core, welcome.epoch, address).await;
+        // That changes this replica's standing, and so begins the next session.
+        return core.follow_undirected(address, welcome.epoch, Some(address.to_owned())).await;
     }
     if welcome.epoch != epoch {
         bail!("the master is of epoch {}, not of {epoch}", welcome.epoch);
@@ -122,15 +122,6 @@ async fn session(slave: &Slave, epoch: Epoch, address: &str) -> Result<()> {
         ended = acknowledge(core, config, epoch, to) => ended,
         Some(reason) = failed.recv() => Err(reason),
     }
-}
-
-/// Promises the master's epoch. That changes this replica's standing, and so begins the next session.
-async fn adopt(core: &Core, epoch: Epoch, address: &str) -> Result<()> {
-    let master = Member::new(address, StoreId(0));
-    let record = GroupRecord { epoch, revision: 0, in_sync: BTreeSet::from([master.clone()]), master };
-    let (done, became) = oneshot::channel();
-    core.submit_job(Job::BecomeSlave(record, Some(address.to_owned()), done));
-    became.await.context("the log's writer has ended")?
 }
 
 /// Says what the log looks like once all that an earlier session left on its way has been appended: judged without that, good bytes
