@@ -262,6 +262,15 @@ async fn fill_segments(broker: &Broker) {
     broker.dispatched().await;
 }
 
+/// Snapshots follow each other as they would in time: the log goes only once an older one has all that it says.
+async fn until_the_log_is_deleted(broker: &Broker) {
+    let deleted = || {
+        broker.services.save_metadata();
+        broker.oldest().0 > 0
+    };
+    until("the segments are gone", deleted).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_is_deleted_only_as_far_as_snapshots_hold_it_and_cuts_are_still_followed() {
     let dir = tempfile::tempdir().unwrap();
@@ -272,8 +281,7 @@ async fn the_log_is_deleted_only_as_far_as_snapshots_hold_it_and_cuts_are_still_
     // Expired long since, and no rounds of the cleaner may touch it: the only snapshot is too new to rely on.
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     assert_eq!(broker.oldest().0, 0);
-    broker.services.save_metadata();
-    until("the segments are gone", || broker.oldest().0 > 0).await;
+    until_the_log_is_deleted(&broker).await;
 
     let keeps = broker.end();
     cut_what_came_last(&broker, keeps).await;
@@ -291,9 +299,7 @@ async fn a_replica_that_begins_with_the_oldest_byte_knows_all_by_snapshot_and_lo
     let broker = Broker::start_with(dir.path(), by_hand()).await;
     leave_traces(&broker).await;
     fill_segments(&broker).await;
-    broker.services.save_metadata();
-    broker.services.save_metadata();
-    until("the segments are gone", || broker.oldest().0 > 0).await;
+    until_the_log_is_deleted(&broker).await;
     let snapshot = broker.services.snapshot().unwrap();
     let client = broker.client().await;
     assert_eq!(client.request(request::UPDATE_AND_CREATE_TOPIC, &create("later")).await.code, 0);
@@ -325,9 +331,7 @@ async fn mqadmins_cleaning_requests_are_carried_out() {
     fill_segments(&broker).await;
     let deleted = client.request(request::DELETE_TOPIC_IN_BROKER, &DeleteTopic { topic: "doomed-too" }).await;
     assert_eq!(deleted.code, 0);
-    broker.services.save_metadata();
-    broker.services.save_metadata();
-    until("the segments are gone", || broker.oldest().0 > 0).await;
+    until_the_log_is_deleted(&broker).await;
     let ask = async |code| client.ask(gantry_remoting::Command::request(code)).await.code;
     assert_eq!(ask(request::DELETE_EXPIRED_COMMITLOG).await, 0);
     assert_eq!(ask(request::CLEAN_EXPIRED_CONSUMEQUEUE).await, 0);
