@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -105,12 +105,21 @@ pub struct BrokerConfig {
 }
 
 impl BrokerConfig {
-    /// Reads a properties file.
-    pub fn read(path: &Path) -> Result<Self> {
-        let file = File::open(path).with_context(|| format!("can't open {}", path.display()))?;
-        let entries = java_properties::read(BufReader::new(file))
-            .with_context(|| format!("{} is not in properties format", path.display()))?;
-        Self::parse(entries.into_iter().collect()).with_context(|| path.display().to_string())
+    /// Reads properties files, of which a later one wins, and then single `KEY=VALUE` settings.
+    pub fn read(paths: &[PathBuf], settings: &[String]) -> Result<Self> {
+        let mut entries = BTreeMap::new();
+        for path in paths {
+            let file = File::open(path).with_context(|| format!("can't open {}", path.display()))?;
+            let read = java_properties::read(BufReader::new(file))
+                .with_context(|| format!("{} is not in properties format", path.display()))?;
+            entries.extend(read);
+        }
+        for setting in settings {
+            let (key, value) = setting.split_once('=').with_context(|| format!("{setting:?} is not KEY=VALUE"))?;
+            entries.insert(key.trim().to_owned(), value.to_owned());
+        }
+        let places: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+        Self::parse(entries).with_context(|| if places.is_empty() { "settings".to_owned() } else { places.join(", ") })
     }
 
     /// From keys and values.
@@ -393,10 +402,33 @@ fn hours(hours: u64) -> Result<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn parse(text: &str) -> Result<BrokerConfig> {
         BrokerConfig::parse(java_properties::read(text.as_bytes()).unwrap().into_iter().collect())
+    }
+
+    #[test]
+    fn a_later_file_and_then_a_single_setting_win() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = [
+            ("broker.conf", "brokerName=b\nlistenPort=20911\nhaListenPort=20912\n"),
+            ("token.conf", "haListenPort=3\n"),
+        ];
+        let paths = files.map(|(name, text)| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        });
+        let config = BrokerConfig::read(&paths, &["brokerIP1=10.0.0.7".to_owned(), "listenPort=4".to_owned()]).unwrap();
+        assert_eq!((config.name.as_str(), config.listen), ("b", "10.0.0.7:4".parse().unwrap()));
+        assert_eq!(config.ha_listen, "10.0.0.7:3".parse().unwrap());
+        let said = format!("{:#}", BrokerConfig::read(&paths, &["listenPort".to_owned()]).unwrap_err());
+        assert!(said.contains("\"listenPort\" is not KEY=VALUE"), "{said}");
+        let said = format!("{:#}", BrokerConfig::read(&[], &["listenPort=x".to_owned()]).unwrap_err());
+        assert!(said.contains("settings: listenPort=x can't be read"), "{said}");
     }
 
     #[test]

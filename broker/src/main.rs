@@ -37,9 +37,12 @@ enum Command {
 
 #[derive(Args)]
 struct BrokerArgs {
-    /// broker.conf, in RocketMQ's properties format.
+    /// broker.conf, in RocketMQ's properties format. Of several, a later one wins: a secret may lie in a file of its own.
     #[arg(short = 'c', long = "config", value_name = "FILE")]
-    config: Option<PathBuf>,
+    config: Vec<PathBuf>,
+    /// One key, over those of the files: for what is known only at the start, such as a pod's address.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
     /// Name servers, `host:port` with `;` between them; overrides namesrvAddr.
     #[arg(short = 'n', long = "namesrv", value_name = "ADDRESSES", env = "NAMESRV_ADDR")]
     name_servers: Option<String>,
@@ -91,10 +94,7 @@ fn run(cli: Cli) -> Result<()> {
 }
 
 async fn broker(args: BrokerArgs) -> Result<()> {
-    let mut config = match &args.config {
-        Some(path) => BrokerConfig::read(path)?,
-        None => BrokerConfig::parse(std::collections::BTreeMap::new())?,
-    };
+    let mut config = BrokerConfig::read(&args.config, &args.settings)?;
     if let Some(addresses) = &args.name_servers {
         config.name_servers = addresses.split([';', ',']).map(|address| address.trim().to_owned()).collect();
     }
