@@ -13,15 +13,17 @@ mod sessions;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_remoting::{Limits, Server};
+use gantry_remoting::{Handler, Limits, Server};
 use gantry_replication::elector::{Notice, SwitchoverDone};
 use gantry_replication::wire::{Hello, Report};
 use gantry_replication::{Epoch, GroupRecord};
+use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -32,7 +34,9 @@ use sessions::Sessions;
 /// What a group's elector has to know.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// The group's name.
+    /// What the platform calls it: unique in this elector.
+    pub id: String,
+    /// The group's name, which its brokers say. Two groups may have one name, in two namespaces; their tokens differ.
     pub name: String,
     /// The secret that its replicas show.
     pub token: String,
@@ -40,7 +44,7 @@ pub struct Group {
     pub config: gantry_replication::elector::Config,
 }
 
-/// What the platform is told. Called on the group's task: it must not block.
+/// What the platform is told, with the group's id. Called on the group's task: it must not block.
 pub trait Listener: Send + Sync + 'static {
     /// The master of this record serves at `address`: the group's stable address is to lead there from now on.
     fn serving(&self, group: &str, record: &GroupRecord, address: &str);
@@ -73,17 +77,25 @@ pub struct ReplicaView {
 }
 
 /// The running elector of any number of groups. Dropped, it closes all sessions; brokers go on without it.
-#[derive(Debug)]
 pub struct ElectorServer {
     server: Server,
-    groups: BTreeMap<String, Handle>,
+    sessions: Arc<Sessions>,
+    listener: Arc<dyn Listener>,
+    /// By id.
+    groups: RwLock<BTreeMap<String, Handle>>,
+}
+
+impl fmt::Debug for ElectorServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ElectorServer").field("server", &self.server).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
 struct Handle {
     inputs: mpsc::UnboundedSender<Input>,
     view: watch::Receiver<View>,
-    task: JoinHandle<()>,
+    task: Option<JoinHandle<()>>,
 }
 
 /// Bounds of a broker's connection: it has a report or two, and a wish, under way.
@@ -106,19 +118,46 @@ impl ElectorServer {
         groups: Vec<(Group, S)>,
         listener: Arc<dyn Listener>,
     ) -> io::Result<Self> {
-        let mut sessions = Sessions::default();
-        let mut handles = BTreeMap::new();
+        let elector = Self::listen(address, listener).await?;
         for (group, store) in groups {
-            let name = group.name.clone();
-            // Unbounded, yet bounded by what each connection may have in flight, and by the number of connections.
-            let (inputs, queue) = mpsc::unbounded_channel();
-            let (publish, view) = watch::channel(View::default());
-            sessions.add(&group, inputs.clone(), view.clone());
-            let task = group::spawn(group, store, (inputs.clone(), queue), publish, Arc::clone(&listener));
-            handles.insert(name, Handle { inputs, view, task });
+            elector.add(group, store);
         }
-        let server = Server::bind(address, limits(), Arc::new(sessions)).await?;
-        Ok(Self { server, groups: handles })
+        Ok(elector)
+    }
+
+    /// Listens at `address` (port 0: given by the system), for groups that are [added](Self::add) later.
+    pub async fn listen(address: SocketAddr, listener: Arc<dyn Listener>) -> io::Result<Self> {
+        let sessions = Arc::new(Sessions::default());
+        let server = Server::bind(address, limits(), Arc::clone(&sessions) as Arc<dyn Handler>).await?;
+        Ok(Self { server, sessions, listener, groups: RwLock::default() })
+    }
+
+    /// Takes on a group. One of the same id is [removed](Self::remove) first: that is how a group's settings change. Its brokers come
+    /// again at once, and the new task goes on from the record and from what they say.
+    pub fn add<S: RecordStore>(&self, group: Group, store: S) {
+        let id = group.id.clone();
+        self.remove(&id);
+        // Unbounded, yet bounded by what each connection may have in flight, and by the number of connections.
+        let (inputs, queue) = mpsc::unbounded_channel();
+        let (publish, view) = watch::channel(View::default());
+        self.sessions.add(&group, inputs.clone(), view.clone());
+        let task = group::spawn(group, store, (inputs.clone(), queue), publish, Arc::clone(&self.listener));
+        self.groups.write().insert(id, Handle { inputs, view, task: Some(task) });
+    }
+
+    /// Decides nothing more for the group, and ends the sessions of its brokers.
+    pub fn remove(&self, group: &str) {
+        self.sessions.remove(group);
+        let Some(mut handle) = self.groups.write().remove(group) else { return };
+        if handle.inputs.send(Input::Stop).is_ok() {
+            // It ends by itself, having closed its connections.
+            handle.task.take();
+        }
+    }
+
+    /// The ids of all groups.
+    pub fn groups(&self) -> Vec<String> {
+        self.groups.read().keys().cloned().collect()
     }
 
     /// Where it listens.
@@ -129,6 +168,12 @@ impl ElectorServer {
     /// The process of a replica has ended: known, not guessed. To be told before it is started again.
     pub fn died(&self, group: &str, replica: &str) {
         self.tell(group, Input::Died { name: replica.to_owned() });
+    }
+
+    /// The process of a replica has ended: known, but told late. It counts only while no process of that replica has a session: the next one
+    /// may have come meanwhile.
+    pub fn ended(&self, group: &str, replica: &str) {
+        self.tell(group, Input::Ended { name: replica.to_owned() });
     }
 
     /// A planned switchover; resolves when it is done, or with the reason why not.
@@ -148,16 +193,17 @@ impl ElectorServer {
 
     /// The group as it is seen now; none if this elector has no such group.
     pub fn view(&self, group: &str) -> Option<View> {
-        self.groups.get(group).map(|handle| handle.view.borrow().clone())
+        self.groups.read().get(group).map(|handle| handle.view.borrow().clone())
     }
 
     /// Decides nothing any more; sessions stay open. Said before everything is stopped as planned, so that no stop is taken for a death.
     pub fn stop_deciding(&self) {
-        self.groups.values().for_each(|handle| handle.task.abort());
+        self.groups.read().values().filter_map(|handle| handle.task.as_ref()).for_each(JoinHandle::abort);
     }
 
     fn tell(&self, group: &str, input: Input) {
-        let Some(handle) = self.groups.get(group) else { return };
+        let groups = self.groups.read();
+        let Some(handle) = groups.get(group) else { return };
         if handle.inputs.send(input).is_err() {
             tracing::debug!(group, "the group's elector has stopped");
         }
@@ -166,6 +212,8 @@ impl ElectorServer {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }

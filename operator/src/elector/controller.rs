@@ -8,25 +8,33 @@ use gantry_remoting::code::{request, response};
 use gantry_remoting::headers::controller::ControllerMetadata;
 use gantry_remoting::{Command, Connection, Response, body};
 use gantry_replication::GroupRecord;
+use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use super::View;
+use super::{Group, View};
 
 /// The groups as their electors see them.
 #[derive(Debug, Default)]
 pub(super) struct Controller {
-    groups: BTreeMap<String, Seen>,
+    /// By id.
+    groups: RwLock<BTreeMap<String, Seen>>,
 }
 
 #[derive(Debug)]
 struct Seen {
+    name: String,
     replicas: BTreeSet<String>,
     view: watch::Receiver<View>,
 }
 
 impl Controller {
-    pub(super) fn add(&mut self, group: &str, replicas: BTreeSet<String>, view: watch::Receiver<View>) {
-        self.groups.insert(group.to_owned(), Seen { replicas, view });
+    pub(super) fn add(&self, group: &Group, view: watch::Receiver<View>) {
+        let seen = Seen { name: group.name.clone(), replicas: group.config.replicas.clone(), view };
+        self.groups.write().insert(group.id.clone(), seen);
+    }
+
+    pub(super) fn remove(&self, group: &str) {
+        self.groups.write().remove(group);
     }
 
     /// Answers a controller's request; none if this is no such request. An error is a code and the words.
@@ -52,7 +60,13 @@ impl Controller {
     fn sync_state(&self, request: &Command) -> Result<Response, (i32, String)> {
         let invalid = |error| (response::INVALID_PARAMETER, format!("a list of broker names is expected: {error}"));
         let names: Vec<String> = body::parse(&request.body.to_bytes()).map_err(invalid)?;
-        let info = |name: &String| Some((name.clone(), self.groups.get(name)?.replicas_info(name)?));
+        let groups = self.groups.read();
+        // Whoever asks knows a name alone: of two groups of one name it would be told a random one.
+        let only = |name: &String| {
+            let mut found = groups.values().filter(|seen| seen.name == *name);
+            found.next().filter(|_| found.next().is_none())
+        };
+        let info = |name: &String| Some((name.clone(), only(name)?.replicas_info(name)?));
         let answer = BrokerReplicasInfo { replicas_info_table: names.iter().filter_map(info).collect() };
         let body = body::to_json(&answer).map_err(|error| (response::SYSTEM_ERROR, error.to_string()))?;
         Ok(Response::success().with_body(body))

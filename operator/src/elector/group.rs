@@ -41,6 +41,8 @@ pub(super) enum Input {
     Answered { session: SessionId, report: Report },
     Left { session: SessionId },
     Died { name: String },
+    Ended { name: String },
+    Stop,
     Alter { session: SessionId, wish: AlterInSync, ticket: Ticket },
     Switchover { to: String, answer: oneshot::Sender<Result<SwitchoverDone, String>> },
     ElectUnclean { to: String, epoch: Epoch, answer: oneshot::Sender<Result<SwitchoverDone, String>> },
@@ -57,7 +59,7 @@ pub(super) fn spawn<S: RecordStore>(
     listener: Arc<dyn Listener>,
 ) -> JoinHandle<()> {
     let task = Task {
-        name: group.name,
+        name: group.id,
         replicas: group.config.replicas.clone(),
         elector: Elector::new(group.config, 0),
         store: Arc::new(store),
@@ -74,6 +76,7 @@ pub(super) fn spawn<S: RecordStore>(
 }
 
 struct Task<S> {
+    /// The group's id.
     name: String,
     replicas: BTreeSet<String>,
     elector: Elector,
@@ -100,8 +103,8 @@ impl<S: RecordStore> Task<S> {
                 // What has happened counts before how late it is: after a pause of this very process, its brokers would seem silent.
                 biased;
                 input = queue.recv() => match input {
+                    Some(Input::Stop) | None => return self.stop(),
                     Some(input) => self.take(input).await,
-                    None => return,
                 },
                 _ = ticks.tick() => self.handle(Event::Tick).await,
             }
@@ -127,6 +130,12 @@ impl<S: RecordStore> Task<S> {
                 self.handle(Event::Left { session }).await;
             }
             Input::Died { name } => self.handle(Event::Died { name }).await,
+            Input::Ended { name } => {
+                if self.connections.values().all(|(replica, _)| *replica != name) {
+                    self.handle(Event::Died { name }).await;
+                }
+            }
+            Input::Stop => {}
             Input::Alter { session, wish, ticket } => {
                 let number = self.next_ticket();
                 self.wishes.insert(number, (session, ticket));
@@ -144,6 +153,12 @@ impl<S: RecordStore> Task<S> {
             }
             Input::Read(recorded) => self.handle(Event::Read(recorded)).await,
             Input::Set(outcome) => self.handle(Event::Set(outcome)).await,
+        }
+    }
+
+    fn stop(&self) {
+        for (_, connection) in self.connections.values() {
+            connection.close("this elector no longer decides for the group");
         }
     }
 

@@ -7,6 +7,7 @@ use gantry_remoting::code::response;
 use gantry_remoting::{Command, Connection, Handler, Inbound, Ticket};
 use gantry_replication::same_secret;
 use gantry_replication::wire::{ALTER_IN_SYNC, AlterInSync, HELLO, Hello, REPORT, Report};
+use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
@@ -19,12 +20,15 @@ use super::{Group, View};
 /// All groups of this elector, for whoever connects.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
-    groups: BTreeMap<String, Door>,
+    /// By id.
+    doors: RwLock<BTreeMap<String, Door>>,
     controller: Controller,
 }
 
 #[derive(Debug)]
 struct Door {
+    /// The group's name.
+    name: String,
     token: String,
     replicas: BTreeSet<String>,
     inputs: UnboundedSender<Input>,
@@ -42,10 +46,16 @@ struct Session {
 type Refusal = (i32, String);
 
 impl Sessions {
-    pub(super) fn add(&mut self, group: &Group, inputs: UnboundedSender<Input>, view: watch::Receiver<View>) {
-        self.controller.add(&group.name, group.config.replicas.clone(), view);
-        let door = Door { token: group.token.clone(), replicas: group.config.replicas.clone(), inputs };
-        self.groups.insert(group.name.clone(), door);
+    pub(super) fn add(&self, group: &Group, inputs: UnboundedSender<Input>, view: watch::Receiver<View>) {
+        self.controller.add(group, view);
+        let (name, token) = (group.name.clone(), group.token.clone());
+        let door = Door { name, token, replicas: group.config.replicas.clone(), inputs };
+        self.doors.write().insert(group.id.clone(), door);
+    }
+
+    pub(super) fn remove(&self, group: &str) {
+        self.controller.remove(group);
+        self.doors.write().remove(group);
     }
 
     fn take(&self, connection: &Arc<Connection>, request: &Command, ticket: Ticket) {
@@ -101,12 +111,14 @@ impl Sessions {
     fn admit(&self, connection: &Arc<Connection>, hello: &Hello) -> Result<UnboundedSender<Input>, Refusal> {
         let refuse = |why: String| Err((response::NO_PERMISSION, why));
         let name = &hello.member.name;
-        let Some(door) = self.groups.get(&hello.group) else {
+        let doors = self.doors.read();
+        let mut named = doors.values().filter(|door| door.name == hello.group).peekable();
+        if named.peek().is_none() {
             return refuse(format!("this elector has no group {:?}", hello.group));
-        };
-        if !same_secret(&door.token, &hello.token) {
-            return refuse(format!("{name}: not the token of group {}", hello.group));
         }
+        let Some(door) = named.find(|door| same_secret(&door.token, &hello.token)) else {
+            return refuse(format!("{name}: not the token of group {}", hello.group));
+        };
         if !door.replicas.contains(name) {
             return refuse(format!("group {} has no replica {name:?}", hello.group));
         }

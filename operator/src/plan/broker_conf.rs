@@ -10,16 +10,18 @@ use crate::api::{FlushMode, OnShortage, ReplicationMode};
 /// What a replica has to be told besides its plan.
 #[derive(Clone, Copy, Debug)]
 pub struct Surroundings<'a> {
-    /// Where the elector listens.
-    pub electors: SocketAddr,
-    /// The replica's own address, for clients and for its peers.
-    pub address: IpAddr,
+    /// Where the elector listens: `host:port`.
+    pub electors: &'a str,
+    /// The replica's own address, for clients and for its peers; none where it is told at its start alone.
+    pub address: Option<IpAddr>,
+    /// Where it listens for clients and for its peers; 0: given by the system, the broker tells the elector when it joins.
+    pub ports: (u16, u16),
     /// The group's stable master address, which masters register at the name servers.
     pub advertised_master: SocketAddr,
     /// The replica's store directory.
     pub store: &'a Path,
-    /// The group's secret.
-    pub token: &'a str,
+    /// The group's secret; none where it lies in a file of its own.
+    pub token: Option<&'a str>,
 }
 
 /// The file's contents: what the operator sets, then the manifest's own keys in the order of their names.
@@ -36,32 +38,33 @@ pub fn render(group: &GroupPlan, replica: &ReplicaPlan, surroundings: &Surroundi
         OnShortage::Refuse => "Refuse",
         OnShortage::Degrade => "Degrade",
     };
+    let address = surroundings.address.map(|address| address.to_string());
     let own = [
-        ("brokerClusterName", group.cluster.clone()),
-        ("brokerName", group.name.clone()),
+        ("brokerClusterName", Some(group.cluster.clone())),
+        ("brokerName", Some(group.name.clone())),
         // Every replica starts as a slave; the elector says who is master.
-        ("brokerRole", "SLAVE".to_owned()),
-        ("brokerId", replica.slave_id.to_string()),
-        ("brokerIP1", surroundings.address.to_string()),
-        ("brokerIP2", surroundings.address.to_string()),
-        // Ports given by the system: the broker tells the elector its addresses when it joins.
-        ("listenPort", "0".to_owned()),
-        ("haListenPort", "0".to_owned()),
-        ("storePathRootDir", surroundings.store.display().to_string()),
-        ("flushDiskType", flush.to_owned()),
-        ("replicationMode", mode.to_owned()),
-        ("minInSyncReplicas", group.min_in_sync.to_string()),
-        ("onShortage", on_shortage.to_owned()),
-        ("gantryReplica", replica.name.clone()),
+        ("brokerRole", Some("SLAVE".to_owned())),
+        ("brokerId", Some(replica.slave_id.to_string())),
+        ("brokerIP1", address.clone()),
+        ("brokerIP2", address.clone()),
+        ("listenPort", Some(surroundings.ports.0.to_string())),
+        ("haListenPort", Some(surroundings.ports.1.to_string())),
+        ("storePathRootDir", Some(surroundings.store.display().to_string())),
+        ("flushDiskType", Some(flush.to_owned())),
+        ("replicationMode", Some(mode.to_owned())),
+        ("minInSyncReplicas", Some(group.min_in_sync.to_string())),
+        ("onShortage", Some(on_shortage.to_owned())),
+        ("gantryReplica", Some(replica.name.clone())),
         // Among equals an election takes the preferred one.
-        ("gantryPriority", u8::from(group.preferred_master.as_ref() == Some(&replica.name)).to_string()),
-        ("gantryElectors", surroundings.electors.to_string()),
-        ("gantryAdvertisedMaster", surroundings.advertised_master.to_string()),
-        ("gantryToken", surroundings.token.to_owned()),
+        ("gantryPriority", Some(u8::from(group.preferred_master.as_ref() == Some(&replica.name)).to_string())),
+        ("gantryElectors", Some(surroundings.electors.to_string())),
+        ("gantryAdvertisedMaster", Some(surroundings.advertised_master.to_string())),
+        ("gantryToken", surroundings.token.map(str::to_owned)),
     ];
     let mut text = "# Written by gantry-operator at each start: change the manifest, not this file.\n".to_owned();
+    let own = own.iter().filter_map(|(key, value)| Some((*key, value.as_ref()?)));
     let manifest = group.config.iter().map(|(key, value)| (key.as_str(), value));
-    for (key, value) in own.iter().map(|(key, value)| (*key, value)).chain(manifest) {
+    for (key, value) in own.chain(manifest) {
         text.push_str(key);
         text.push('=');
         push_escaped(&mut text, value);
@@ -96,11 +99,12 @@ mod tests {
     fn conf(spec: serde_json::Value) -> String {
         let group = GroupPlan::new(&BrokerGroup::new("broker-a", serde_json::from_value(spec).unwrap())).unwrap();
         let surroundings = Surroundings {
-            electors: "127.0.0.1:4001".parse().unwrap(),
-            address: "127.0.0.1".parse().unwrap(),
+            electors: "127.0.0.1:4001",
+            address: Some("127.0.0.1".parse().unwrap()),
+            ports: (0, 0),
             advertised_master: "127.0.0.1:10911".parse().unwrap(),
             store: Path::new("/data/x y/store"),
-            token: "secret",
+            token: Some("secret"),
         };
         render(&group, &group.replicas[1], &surroundings)
     }

@@ -222,9 +222,14 @@ impl Shared {
                 let layout = state.layout();
                 let store = layout.store(&replica.name);
                 std::fs::create_dir_all(&store).with_context(|| format!("can't make {}", store.display()))?;
-                let electors = self.elector.local_addr();
-                let address = placement.address(&replica.name);
-                let surroundings = Surroundings { electors, address, advertised_master, store: &store, token: &token };
+                let surroundings = Surroundings {
+                    electors: &self.elector.local_addr().to_string(),
+                    address: Some(placement.address(&replica.name)),
+                    ports: (0, 0),
+                    advertised_master,
+                    store: &store,
+                    token: Some(&token),
+                };
                 write_private(&layout.broker_conf(&replica.name), render(group, replica, &surroundings).as_bytes())?;
             }
         }
@@ -367,7 +372,7 @@ async fn start_elector(
         }
         let token = state.token(&group.name)?;
         let store = RecordFile::new(state.layout().record(&group.name));
-        electorates.push((Group { name: group.name.clone(), token, config }, store));
+        electorates.push((Group { id: group.name.clone(), name: group.name.clone(), token, config }, store));
     }
     ElectorServer::bind((options.placement.listen(), 0).into(), electorates, listener)
         .await
