@@ -3,6 +3,7 @@
 pub mod broker_conf;
 mod command;
 mod group;
+pub mod kubernetes;
 mod layout;
 
 pub use command::{Command, broker_command, nameserver_command};

@@ -1,0 +1,184 @@
+//! What a group's status says of how it is.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use super::Step;
+
+/// What conditions are made from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Why the spec can't be carried out, if it can't.
+    pub invalid: Option<String>,
+    /// What Kubernetes refused, if it did.
+    pub refused: Option<String>,
+    /// The replica that serves as master.
+    pub master: Option<String>,
+    /// In the record's set.
+    pub in_sync: usize,
+    /// `spec.replicas`
+    pub replicas: usize,
+    /// `minInSync`
+    pub min_in_sync: usize,
+    /// The master itself says that it goes on with fewer copies than asked for.
+    pub degraded: bool,
+    /// Pods that are ready.
+    pub ready_pods: usize,
+    /// Why nobody is master or the record can't be written, in the elector's words.
+    pub trouble: Option<String>,
+}
+
+/// The conditions now. Where one has not changed, it keeps its time.
+pub fn conditions(
+    standing: &Standing,
+    step: &Step,
+    generation: i64,
+    now: &Time,
+    before: &[Condition],
+) -> Vec<Condition> {
+    let facts =
+        [available(standing), in_sync(standing), degraded(standing), ready(standing), progressing(standing, step)];
+    facts
+        .into_iter()
+        .map(|(type_, status, reason, message)| {
+            let status = if status { "True" } else { "False" };
+            let same = before.iter().find(|old| old.type_ == type_ && old.status == status);
+            Condition {
+                type_: type_.to_owned(),
+                status: status.to_owned(),
+                reason: reason.to_owned(),
+                message,
+                observed_generation: Some(generation),
+                last_transition_time: same.map_or_else(|| now.clone(), |old| old.last_transition_time.clone()),
+            }
+        })
+        .collect()
+}
+
+type Fact = (&'static str, bool, &'static str, String);
+
+fn available(standing: &Standing) -> Fact {
+    match (&standing.master, &standing.trouble) {
+        (Some(master), _) => ("Available", true, "MasterServes", format!("{master} serves as master")),
+        (None, Some(trouble)) => ("Available", false, "NoMaster", trouble.clone()),
+        (None, None) => ("Available", false, "NoMaster", "no replica is known to serve as master".to_owned()),
+    }
+}
+
+fn in_sync(standing: &Standing) -> Fact {
+    let whole = standing.in_sync == standing.replicas;
+    let message = format!("{} of {} replicas have every acknowledged message", standing.in_sync, standing.replicas);
+    ("InSync", whole, if whole { "AllReplicas" } else { "SomeReplicas" }, message)
+}
+
+fn degraded(standing: &Standing) -> Fact {
+    let short = standing.in_sync < standing.min_in_sync;
+    let message = format!("{} in sync, minInSync is {}", standing.in_sync, standing.min_in_sync);
+    let reason = match (standing.degraded, short) {
+        (true, _) => "FewerCopies",
+        (false, true) => "BelowMinInSync",
+        (false, false) => "EnoughInSync",
+    };
+    ("Degraded", standing.degraded || short, reason, message)
+}
+
+fn ready(standing: &Standing) -> Fact {
+    let fact = |reason, message: String| ("Ready", false, reason, message);
+    if let Some(why) = &standing.invalid {
+        return fact("InvalidSpec", why.clone());
+    }
+    if let Some(why) = &standing.refused {
+        return fact("Refused", why.clone());
+    }
+    if standing.master.is_none() {
+        return fact("NoMaster", standing.trouble.clone().unwrap_or_else(|| "nobody serves as master".to_owned()));
+    }
+    if standing.in_sync < standing.min_in_sync || standing.degraded {
+        return fact("Degraded", format!("{} in sync, minInSync is {}", standing.in_sync, standing.min_in_sync));
+    }
+    if standing.ready_pods < standing.replicas {
+        return fact("PodsNotReady", format!("{} of {} pods are ready", standing.ready_pods, standing.replicas));
+    }
+    (
+        "Ready",
+        true,
+        "AllReady",
+        format!("{} of {} replicas are ready and a master serves", standing.ready_pods, standing.replicas),
+    )
+}
+
+fn progressing(standing: &Standing, step: &Step) -> Fact {
+    if standing.invalid.is_some() {
+        return ("Progressing", false, "InvalidSpec", "nothing is done until the spec is valid".to_owned());
+    }
+    let fact = |reason, message: String| ("Progressing", true, reason, message);
+    match step {
+        Step::Create(replicas) => fact("Creating", format!("making the pods of {}", replicas.join(", "))),
+        Step::Delete { replica, why, .. } => fact("Rolling", format!("{replica} is deleted: {why}")),
+        Step::Switchover { to, why } => fact("SwitchingOver", format!("to {to}: {why}")),
+        Step::Wait(why) => fact("Waiting", why.clone()),
+        Step::Settled => ("Progressing", false, "Settled", "all is as the spec says".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+
+    use super::*;
+
+    fn standing() -> Standing {
+        Standing {
+            master: Some("a-0".to_owned()),
+            in_sync: 3,
+            replicas: 3,
+            min_in_sync: 2,
+            ready_pods: 3,
+            ..Standing::default()
+        }
+    }
+
+    fn facts(standing: &Standing, step: &Step) -> Vec<String> {
+        let now = Time(Timestamp::UNIX_EPOCH);
+        let all = conditions(standing, step, 7, &now, &[]);
+        assert!(all.iter().all(|condition| condition.observed_generation == Some(7) && !condition.message.is_empty()));
+        all.into_iter().map(|it| format!("{}={} {}", it.type_, it.status, it.reason)).collect()
+    }
+
+    #[test]
+    fn conditions_say_how_a_group_is() {
+        let whole = [
+            "Available=True MasterServes",
+            "InSync=True AllReplicas",
+            "Degraded=False EnoughInSync",
+            "Ready=True AllReady",
+            "Progressing=False Settled",
+        ];
+        assert_eq!(facts(&standing(), &Step::Settled), whole);
+        let one_left = facts(&Standing { in_sync: 1, ready_pods: 1, ..standing() }, &Step::Wait("x".to_owned()));
+        let expected = [
+            "Available=True MasterServes",
+            "InSync=False SomeReplicas",
+            "Degraded=True BelowMinInSync",
+            "Ready=False Degraded",
+            "Progressing=True Waiting",
+        ];
+        assert_eq!(one_left, expected);
+        let none = facts(&Standing { master: None, ..standing() }, &Step::Settled);
+        assert_eq!((none[0].as_str(), none[3].as_str()), ("Available=False NoMaster", "Ready=False NoMaster"));
+        let invalid = facts(&Standing { invalid: Some("bad".to_owned()), ..standing() }, &Step::Settled);
+        assert_eq!(
+            (invalid[3].as_str(), invalid[4].as_str()),
+            ("Ready=False InvalidSpec", "Progressing=False InvalidSpec")
+        );
+    }
+
+    #[test]
+    fn a_condition_that_has_not_changed_keeps_its_time() {
+        let (first, later) = (Time(Timestamp::UNIX_EPOCH), Time(Timestamp::from_second(60).unwrap()));
+        let before = conditions(&standing(), &Step::Settled, 1, &first, &[]);
+        let now = conditions(&Standing { in_sync: 2, ..standing() }, &Step::Settled, 2, &later, &before);
+        let times: Vec<_> = now.iter().map(|it| (it.type_.as_str(), it.last_transition_time.clone())).collect();
+        assert_eq!(times[0], ("Available", first.clone()));
+        assert_eq!(times[1], ("InSync", later));
+    }
+}

@@ -1,0 +1,184 @@
+//! Which step comes next. One at a time, from what is seen now alone: an operator that restarts between two steps goes on.
+//!
+//! Invariant: nothing that works is taken away while fewer than `minInSync` replicas would be left in sync, but in a group that has one
+//! replica only. A master goes after a switchover, never before.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A pod as it is seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodSeen {
+    /// Kubernetes' own name for it: another pod of the same name has another.
+    pub uid: String,
+    /// What of the spec it was made from.
+    pub hash: String,
+    /// It says that it is ready.
+    pub ready: bool,
+    /// Somebody has told it to end.
+    pub deleting: bool,
+    /// It has ended for good: evicted, or its node was shut down.
+    pub ended: bool,
+}
+
+/// A group as it is seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// All pods of the group, by replica.
+    pub pods: BTreeMap<String, PodSeen>,
+    /// The replica that serves as master, if one is known to.
+    pub master: Option<String>,
+    /// Replicas in the record's in-sync set whose own session says that they are that member, with the end of their logs.
+    pub in_sync: BTreeMap<String, u64>,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Make the pods of these replicas.
+    Create(Vec<String>),
+    /// Delete this pod.
+    Delete {
+        /// The replica.
+        replica: String,
+        /// The pod's.
+        uid: String,
+        /// Why, in words.
+        why: &'static str,
+    },
+    /// Make this replica master, as planned.
+    Switchover {
+        /// The replica.
+        to: String,
+        /// Why, in words.
+        why: &'static str,
+    },
+    /// Something has to come first.
+    Wait(String),
+    /// All is as it shall be.
+    Settled,
+}
+
+/// What a group shall be.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Its replicas.
+    pub replicas: &'a BTreeSet<String>,
+    /// What of the spec their pods are to be made from.
+    pub hash: &'a str,
+    /// Replicas that have to be in sync.
+    pub min_in_sync: usize,
+    /// Who shall be master, if it matters.
+    pub preferred: Option<&'a str>,
+}
+
+/// The next step from what is `seen` to what is `wanted`.
+pub fn next_step(wanted: Wanted<'_>, seen: &Observed) -> Step {
+    leaving_master(wanted, seen)
+        .or_else(|| ended_pod(seen))
+        .or_else(|| missing_pods(wanted, seen))
+        .or_else(|| superfluous_pod(wanted, seen))
+        .or_else(|| stale_pod(wanted, seen))
+        .or_else(|| preferred_master(wanted, seen))
+        .unwrap_or(Step::Settled)
+}
+
+/// The one that should be master next: in sync and not about to go, made from the newest spec if possible, preferred if possible, the one with
+/// the most then, and the first of equals.
+fn best_candidate(wanted: Wanted<'_>, seen: &Observed) -> Option<String> {
+    let fit = |name: &&String| {
+        Some(*name) != seen.master.as_ref()
+            && wanted.replicas.contains(*name)
+            && seen.pods.get(*name).is_some_and(|pod| pod.ready && !pod.deleting && !pod.ended)
+    };
+    let rank = |name: &&String| {
+        let fresh = seen.pods.get(*name).is_some_and(|pod| pod.hash == wanted.hash);
+        (fresh, wanted.preferred == Some(name.as_str()), seen.in_sync.get(*name).copied())
+    };
+    // The last of equals is the first by name.
+    seen.in_sync.keys().rev().filter(fit).max_by_key(rank).cloned()
+}
+
+/// Somebody deletes the master's pod, or drains its node: its clients are to notice nothing.
+fn leaving_master(wanted: Wanted<'_>, seen: &Observed) -> Option<Step> {
+    let master = seen.master.as_ref()?;
+    seen.pods.get(master).filter(|pod| pod.deleting)?;
+    let to = best_candidate(wanted, seen)?;
+    Some(Step::Switchover { to, why: "the master's pod is being deleted" })
+}
+
+fn ended_pod(seen: &Observed) -> Option<Step> {
+    let (replica, pod) = seen.pods.iter().find(|(_, pod)| pod.ended && !pod.deleting)?;
+    Some(delete(replica, pod, "it has ended for good"))
+}
+
+fn missing_pods(wanted: Wanted<'_>, seen: &Observed) -> Option<Step> {
+    let missing: Vec<_> = wanted.replicas.iter().filter(|name| !seen.pods.contains_key(*name)).cloned().collect();
+    (!missing.is_empty()).then_some(Step::Create(missing))
+}
+
+fn superfluous_pod(wanted: Wanted<'_>, seen: &Observed) -> Option<Step> {
+    let extra = |name: &String| !wanted.replicas.contains(name);
+    let mut extras = seen.pods.iter().filter(|(name, pod)| extra(name) && !pod.deleting);
+    let (replica, pod) = extras.next_back()?;
+    if let Some(master) = seen.master.as_ref().filter(|master| extra(master)) {
+        return Some(match best_candidate(wanted, seen) {
+            Some(to) => Step::Switchover { to, why: "the master is to be removed" },
+            None => Step::Wait(format!("{master} is to be removed, but no other replica could be master")),
+        });
+    }
+    let left = seen.in_sync.keys().filter(|name| wanted.replicas.contains(*name)).count();
+    if left < wanted.min_in_sync {
+        return Some(Step::Wait(format!("{replica} is to be removed when {} others are in sync", wanted.min_in_sync)));
+    }
+    Some(delete(replica, pod, "the group is to have fewer replicas"))
+}
+
+fn stale_pod(wanted: Wanted<'_>, seen: &Observed) -> Option<Step> {
+    let is_master = |name: &String| seen.master.as_ref() == Some(name);
+    let works = |name: &String, pod: &PodSeen| pod.ready && !pod.deleting && seen.in_sync.contains_key(name);
+    let ours = || seen.pods.iter().filter(|(name, _)| wanted.replicas.contains(*name));
+    let stale = || ours().filter(|(_, pod)| pod.hash != wanted.hash && !pod.deleting);
+    stale().next()?;
+    // What doesn't work anyway goes first: it may be the old spec that it doesn't work with.
+    if let Some((replica, pod)) = stale().find(|(name, pod)| !works(name, pod) && !is_master(name) && !pod.ready) {
+        return Some(delete(replica, pod, "the spec has changed, and it is not ready"));
+    }
+    if let Some((replica, _)) = ours().find(|(name, pod)| !works(name, pod)) {
+        return Some(Step::Wait(format!("{replica} is to be ready and in sync before the next one is rolled")));
+    }
+    if let Some((replica, pod)) = stale().rfind(|(name, _)| !is_master(name)) {
+        return Some(if seen.in_sync.len() > wanted.min_in_sync {
+            delete(replica, pod, "the spec has changed")
+        } else {
+            let needed = wanted.min_in_sync;
+            Step::Wait(format!(
+                "{replica} can't be rolled: without it fewer than minInSync ({needed}) would be in sync"
+            ))
+        });
+    }
+    let (master, pod) = stale().next()?;
+    Some(match best_candidate(wanted, seen) {
+        Some(to) => Step::Switchover { to, why: "the spec has changed, and the master comes last" },
+        None if wanted.replicas.len() == 1 => {
+            delete(master, pod, "the spec has changed, and there is no other replica")
+        }
+        None => Step::Wait(format!("{master} is to be rolled, but no other replica could be master")),
+    })
+}
+
+fn preferred_master(wanted: Wanted<'_>, seen: &Observed) -> Option<Step> {
+    let preferred = wanted.preferred?;
+    let master = seen.master.as_deref()?;
+    let fit =
+        seen.in_sync.contains_key(preferred) && seen.pods.get(preferred).is_some_and(|pod| pod.ready && !pod.deleting);
+    (master != preferred && fit)
+        .then(|| Step::Switchover { to: preferred.to_owned(), why: "spec.preferredMaster asks for it" })
+}
+
+fn delete(replica: &str, pod: &PodSeen, why: &'static str) -> Step {
+    Step::Delete { replica: replica.to_owned(), uid: pod.uid.clone(), why }
+}
+
+#[cfg(test)]
+#[path = "rollout_tests.rs"]
+mod tests;

@@ -1,0 +1,173 @@
+//! Every order of roles.
+
+use super::*;
+
+/// Pods of replicas 0 to 2 of group `a`, in sync, master first; `change` makes of them what the test is about.
+fn seen(change: impl FnOnce(&mut Observed)) -> Observed {
+    let pod = |n: u32| PodSeen { uid: format!("u{n}"), hash: "new".to_owned(), ready: true, ..PodSeen::default() };
+    let mut seen = Observed {
+        pods: (0..3).map(|n| (format!("a-{n}"), pod(n))).collect(),
+        master: Some("a-0".to_owned()),
+        in_sync: (0..3).map(|n| (format!("a-{n}"), 100)).collect(),
+    };
+    change(&mut seen);
+    seen
+}
+
+fn pod<'a>(seen: &'a mut Observed, name: &str) -> &'a mut PodSeen {
+    seen.pods.get_mut(name).unwrap()
+}
+
+fn step_of(replicas: u32, min_in_sync: usize, preferred: Option<&str>, seen: &Observed) -> Step {
+    let replicas = (0..replicas).map(|n| format!("a-{n}")).collect();
+    next_step(Wanted { replicas: &replicas, hash: "new", min_in_sync, preferred }, seen)
+}
+
+fn step(seen: &Observed) -> Step {
+    step_of(3, 2, None, seen)
+}
+
+fn said(step: &Step) -> String {
+    match step {
+        Step::Create(names) => format!("create {}", names.join(" ")),
+        Step::Delete { replica, uid, .. } => format!("delete {replica} {uid}"),
+        Step::Switchover { to, .. } => format!("switchover {to}"),
+        Step::Wait(why) => format!("wait: {why}"),
+        Step::Settled => "settled".to_owned(),
+    }
+}
+
+#[test]
+fn a_group_that_is_as_it_shall_be_is_left_alone() {
+    assert_eq!(step(&seen(|_| {})), Step::Settled);
+}
+
+#[test]
+fn what_is_missing_is_made_at_once() {
+    let step = step(&seen(|seen| {
+        seen.pods.retain(|name, _| name == "a-1");
+        seen.master = None;
+    }));
+    assert_eq!(said(&step), "create a-0 a-2");
+}
+
+#[test]
+fn a_changed_spec_rolls_slaves_then_switches_over_then_rolls_the_old_master() {
+    for master in 0..3 {
+        let mut now = seen(|seen| {
+            seen.master = Some(format!("a-{master}"));
+            seen.pods.values_mut().for_each(|pod| pod.hash = "old".to_owned());
+        });
+        let mut order = Vec::new();
+        loop {
+            let step = step(&now);
+            order.push(said(&step));
+            match step {
+                Step::Delete { replica, .. } => {
+                    // Gone, and while it is, nothing else is touched.
+                    now.pods.remove(&replica);
+                    now.in_sync.remove(&replica);
+                    assert_eq!(said(&self::step(&now)), format!("create {replica}"));
+                    let fresh = PodSeen { uid: "fresh".to_owned(), hash: "new".to_owned(), ..PodSeen::default() };
+                    now.pods.insert(replica.clone(), fresh);
+                    if now.pods.values().any(|pod| pod.hash == "old") {
+                        assert!(said(&self::step(&now)).starts_with("wait"), "not ready");
+                        pod(&mut now, &replica).ready = true;
+                        assert!(said(&self::step(&now)).starts_with("wait"), "not in sync");
+                    }
+                    pod(&mut now, &replica).ready = true;
+                    now.in_sync.insert(replica, 100);
+                }
+                Step::Switchover { to, .. } => {
+                    assert_eq!(now.pods[&to].hash, "new");
+                    now.master = Some(to);
+                }
+                Step::Settled => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        let kinds: Vec<_> = order.iter().map(|said| said.split(' ').next().unwrap()).collect();
+        assert_eq!(kinds, ["delete", "delete", "switchover", "delete", "settled"], "{order:?}");
+        assert!(order[3].starts_with(&format!("delete a-{master} ")), "{order:?}");
+    }
+}
+
+#[test]
+fn nothing_is_rolled_below_min_in_sync() {
+    let old = |seen: &mut Observed| pod(seen, "a-2").hash = "old".to_owned();
+    let blocked = said(&step_of(3, 3, None, &seen(old)));
+    assert_eq!(blocked, "wait: a-2 can't be rolled: without it fewer than minInSync (3) would be in sync");
+    let one_behind = seen(|seen| {
+        old(seen);
+        seen.in_sync.remove("a-1");
+    });
+    assert!(said(&step(&one_behind)).starts_with("wait: a-1 is to be ready and in sync"));
+}
+
+#[test]
+fn a_pod_that_does_not_start_with_the_old_spec_is_replaced_first() {
+    let step = step(&seen(|seen| {
+        seen.pods.values_mut().for_each(|pod| pod.hash = "old".to_owned());
+        pod(seen, "a-1").ready = false;
+        seen.in_sync.remove("a-1");
+    }));
+    assert_eq!(said(&step), "delete a-1 u1");
+}
+
+#[test]
+fn a_single_replica_is_rolled_though_nobody_serves_meanwhile() {
+    let alone = seen(|seen| {
+        seen.pods.retain(|name, _| name == "a-0");
+        seen.in_sync.retain(|name, _| name == "a-0");
+        pod(seen, "a-0").hash = "old".to_owned();
+    });
+    assert_eq!(said(&step_of(1, 1, None, &alone)), "delete a-0 u0");
+}
+
+#[test]
+fn a_master_whose_pod_is_deleted_hands_over_first_and_to_the_best() {
+    let leaving = |seen: &mut Observed| pod(seen, "a-0").deleting = true;
+    assert_eq!(said(&step(&seen(leaving))), "switchover a-1", "of equals the first");
+    let longer = seen(|seen| {
+        leaving(seen);
+        seen.in_sync.insert("a-2".to_owned(), 101);
+    });
+    assert_eq!(said(&step(&longer)), "switchover a-2", "who has more");
+    let preferred = step_of(3, 2, Some("a-2"), &seen(leaving));
+    assert_eq!(said(&preferred), "switchover a-2", "who is preferred");
+    let both = seen(|seen| {
+        leaving(seen);
+        pod(seen, "a-1").deleting = true;
+    });
+    assert_eq!(said(&step(&both)), "switchover a-2", "not to one that goes as well");
+    let nobody = seen(|seen| {
+        leaving(seen);
+        seen.in_sync.retain(|name, _| name == "a-0");
+    });
+    assert_eq!(step(&nobody), Step::Settled, "there is nobody to hand over to");
+}
+
+#[test]
+fn fewer_replicas_take_the_highest_first_and_never_the_master() {
+    assert_eq!(said(&step_of(2, 1, None, &seen(|_| {}))), "delete a-2 u2");
+    let high_master = seen(|seen| seen.master = Some("a-2".to_owned()));
+    assert_eq!(said(&step_of(2, 1, None, &high_master)), "switchover a-0");
+    let lagging = seen(|seen| {
+        seen.in_sync.remove("a-1");
+    });
+    assert_eq!(said(&step_of(2, 2, None, &lagging)), "wait: a-2 is to be removed when 2 others are in sync");
+}
+
+#[test]
+fn a_pod_that_was_evicted_is_replaced() {
+    assert_eq!(said(&step(&seen(|seen| pod(seen, "a-1").ended = true))), "delete a-1 u1");
+}
+
+#[test]
+fn the_preferred_replica_becomes_master_when_it_is_fit() {
+    let step = |seen: &Observed| said(&step_of(3, 2, Some("a-1"), seen));
+    assert_eq!(step(&seen(|_| {})), "switchover a-1");
+    assert_eq!(step(&seen(|seen| seen.master = Some("a-1".to_owned()))), "settled");
+    assert_eq!(step(&seen(|seen| pod(seen, "a-1").ready = false)), "settled");
+    assert_eq!(step(&seen(|seen| seen.master = None)), "settled", "unknown is not another");
+}

@@ -1,0 +1,75 @@
+//! What a group's replicas store and read: volumes, and their configuration.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use serde_json::json;
+
+use super::{Blueprint, CLIENT_PORT, HA_PORT, Kind, Object};
+use crate::plan::broker_conf::{Surroundings, render};
+
+/// Where a replica's volume is.
+pub(super) const DATA_DIR: &str = "/data";
+
+impl Blueprint {
+    /// A replica's volume. It has no owner: what was acknowledged is not to go with a `kubectl delete` of the group.
+    pub(super) fn volume_claim(&self, replica: &str) -> Object {
+        let storage = &self.spec.storage;
+        let mut spec = json!({
+            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": storage.size}},
+        });
+        if let Some(class) = &storage.storage_class_name {
+            spec["storageClassName"] = class.as_str().into();
+        }
+        let metadata = json!({
+            "name": claim_name(replica), "namespace": self.namespace, "labels": self.labels(Some(replica)),
+        });
+        Self::object_of(Kind::PersistentVolumeClaim, metadata, json!({"spec": spec}))
+    }
+
+    /// Each replica's `broker.conf`, without what only its pod knows (its address) and what only a secret may hold (the token).
+    pub(super) fn config_map(&self, master_ip: IpAddr) -> Object {
+        let store = Path::new(DATA_DIR).join("store");
+        let surroundings = Surroundings {
+            electors: &self.site.elector,
+            address: None,
+            ports: (CLIENT_PORT, HA_PORT),
+            advertised_master: SocketAddr::new(master_ip, CLIENT_PORT),
+            store: &store,
+            token: None,
+        };
+        let files = self.plan.replicas.iter();
+        let files: BTreeMap<_, _> =
+            files.map(|replica| (config_key(&replica.name), render(&self.plan, replica, &surroundings))).collect();
+        self.object(Kind::ConfigMap, &self.plan.name, json!({"data": files}))
+    }
+
+    /// Changes with whatever of the spec a broker has to be started again for. Made from the spec alone, by named fields: a newer operator
+    /// makes pods otherwise, and is no reason to start every broker again.
+    pub fn spec_hash(&self) -> String {
+        let spec = &self.spec;
+        let matters = json!({
+            "image": spec.image, "clusterName": spec.cluster_name, "flush": spec.flush, "resources": spec.resources,
+            "mode": spec.replication.mode, "minInSync": self.plan.min_in_sync, "onShortage": spec.replication.on_shortage,
+            "config": spec.config, "nodeSelector": spec.placement.node_selector, "tolerations": spec.placement.tolerations,
+            "topologyKey": spec.placement.spread.topology_key, "required": spec.placement.spread.required,
+        });
+        format!("{:016x}", fnv1a(matters.to_string().as_bytes()))
+    }
+}
+
+/// The name of a replica's volume.
+pub(super) fn claim_name(replica: &str) -> String {
+    format!("data-{replica}")
+}
+
+/// Its file in the group's ConfigMap.
+pub(super) fn config_key(replica: &str) -> String {
+    format!("{replica}.conf")
+}
+
+/// Fowler, Noll and Vo's hash: the same in every release, which the standard library's isn't.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
