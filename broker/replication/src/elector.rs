@@ -330,7 +330,6 @@ pub struct Elector {
     read_is_old: bool,
     writing: Option<(GroupRecord, Purpose)>,
     seats: BTreeMap<String, Seat>,
-    sessions: BTreeMap<SessionId, String>,
     wishes: VecDeque<(SessionId, AlterInSync, Ticket)>,
     trouble: Option<Trouble>,
     switchover: Option<Switchover>,
@@ -356,7 +355,6 @@ impl Elector {
             read_is_old: false,
             writing: None,
             seats: BTreeMap::new(),
-            sessions: BTreeMap::new(),
             wishes: VecDeque::new(),
             trouble: None,
             switchover: None,
@@ -464,10 +462,6 @@ impl Elector {
 
     fn joined(&mut self, session: SessionId, hello: Hello, now: Millis) {
         let name = hello.member.name.clone();
-        if let Some(old) = self.seats.get(&name).and_then(|seat| seat.session) {
-            self.sessions.remove(&old);
-        }
-        self.sessions.insert(session, name.clone());
         let seat = Seat::taken(session, hello, now, self.seats.get(&name));
         self.seats.insert(name.clone(), seat);
         self.tell_cut(&name);
@@ -495,17 +489,26 @@ impl Elector {
     }
 
     fn reported(&mut self, session: SessionId, report: Report, probed: bool, now: Millis) {
-        let Some(name) = self.sessions.get(&session).cloned() else { return };
-        if let Some(seat) = self.seats.get_mut(&name) {
-            if probed { seat.answered(report, now) } else { seat.reported(report, now) }
+        let Some(seat) = self.seat_of(session) else { return };
+        if probed {
+            seat.answered(report, now);
+        } else {
+            seat.reported(report, now);
         }
+        let name = seat.hello.member.name.clone();
         self.tell_cut(&name);
     }
 
     fn left(&mut self, session: SessionId, now: Millis) {
-        if let Some(seat) = self.sessions.remove(&session).and_then(|name| self.seats.get_mut(&name)) {
+        if let Some(seat) = self.seat_of(session) {
             seat.left(now);
         }
+    }
+
+    /// The replica whose session this is. Nobody's any more: another has taken its place, or its process is known dead, and what still
+    /// comes by it says nothing of now.
+    fn seat_of(&mut self, session: SessionId) -> Option<&mut Seat> {
+        self.seats.values_mut().find(|seat| seat.session == Some(session))
     }
 
     /// Looks at everything and does what is due.
@@ -571,7 +574,7 @@ impl Elector {
                 self.wishes.pop_front();
                 continue;
             };
-            let from_master = self.sessions.get(&session) == Some(&record.master.name);
+            let from_master = self.seat_of(session).is_some_and(|seat| seat.hello.member == record.master);
             let sound = wish.in_sync.contains(&record.master)
                 && wish.in_sync.iter().all(|member| self.config.replicas.contains(&member.name));
             if from_master && wish.epoch == record.epoch {

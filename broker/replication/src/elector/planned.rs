@@ -101,8 +101,12 @@ impl Elector {
         let master = self.seats.get(&from.name);
         let drained = master
             .is_some_and(|seat| seat.session.is_some() && seat.report.drained && seat.report.role == Role::Master);
-        let connected = self.seats.get(&to.name).is_some_and(|seat| seat.session.is_some() && seat.hello.member == to);
-        if drained && connected {
+        // The master may go by what the candidate acknowledged before a crash of its machine took that away.
+        let ready = self
+            .seats
+            .get(&to.name)
+            .is_some_and(|seat| seat.session.is_some() && seat.hello.member == to && seat.report.intact);
+        if drained && ready {
             if let Some(switchover) = &mut self.switchover {
                 switchover.decided = Some(now);
             }

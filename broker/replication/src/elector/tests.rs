@@ -273,6 +273,34 @@ fn only_members_in_sync_are_elected_however_long_their_logs() {
 }
 
 #[test]
+fn what_comes_late_by_an_old_session_says_nothing_of_the_new_one() {
+    let mut rig = Rig::steady(Mode::Sync);
+    let old = rig.fake("r1").session.unwrap();
+    let stale = Report { max_offset: 7, ..rig.fake("r1").hello.report.clone() };
+    // The process is known dead before the connection's end is heard, and another one has joined by then.
+    rig.event(Event::Died { name: "r1".to_owned() });
+    rig.join("r1");
+    rig.event(Event::Reported { session: old, report: stale });
+    rig.event(Event::Left { session: old });
+    let (report, _) = rig.elector.report("r1").expect("the new session stands");
+    assert_eq!(report.max_offset, 100);
+    rig.kill("r0");
+    rig.pass(1_000);
+    assert_eq!((rig.record().master.name.as_str(), names(&rig.record())), ("r1", vec!["r1", "r2"]));
+}
+
+#[test]
+fn nobody_wishes_by_a_session_that_is_over() {
+    let mut rig = Rig::steady(Mode::Sync);
+    let before = rig.record();
+    let old = rig.fake("r0").session.unwrap();
+    rig.join("r0");
+    let wish = AlterInSync { epoch: before.epoch, in_sync: BTreeSet::from([before.master.clone()]) };
+    rig.event(Event::Alter { session: old, wish, ticket: 1 });
+    assert_eq!(rig.record(), before);
+}
+
+#[test]
 fn an_elector_that_is_cut_off_from_the_master_demotes_nobody() {
     let mut rig = Rig::steady(Mode::Sync);
     let session = rig.fake("r0").session.take().unwrap();
@@ -581,6 +609,22 @@ fn a_switchover_to_somebody_unfit_is_refused_with_the_reason() {
     rig.kill("r2");
     rig.event(Event::Switchover { to: "r2".to_owned(), ticket: 5 });
     assert_eq!(rig.switched.pop(), Some(Err("r2 is not connected".to_owned())));
+}
+
+#[test]
+fn a_switchover_waits_for_a_candidate_that_lost_its_tail_meanwhile() {
+    let mut rig = Rig::steady(Mode::Sync);
+    rig.fake("r0").obeys = false;
+    rig.event(Event::Switchover { to: "r2".to_owned(), ticket: 5 });
+    // The master hasn't heard yet that r2's machine was restarted, and goes by what r2 acknowledged before.
+    rig.fake("r2").hello.report.intact = false;
+    rig.join("r2");
+    rig.fake("r0").hello.report.drained = true;
+    rig.pass(1_000);
+    assert_eq!(rig.record().epoch, Epoch(1));
+    rig.fake("r2").hello.report.intact = true;
+    rig.pass(1_000);
+    assert_eq!((rig.record().master.name.as_str(), rig.record().epoch), ("r2", Epoch(2)));
 }
 
 #[test]

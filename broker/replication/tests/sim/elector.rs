@@ -25,6 +25,8 @@ pub(crate) struct Process {
     elector: Elector,
     /// The replica's name, by session.
     sessions: BTreeMap<SessionId, String>,
+    /// Sessions that others have taken the place of, until their end is told.
+    replaced: BTreeMap<SessionId, String>,
     wishes: BTreeMap<u64, ConnId>,
     tickets: u64,
 }
@@ -38,8 +40,8 @@ impl ElectorNode {
         if self.process.is_none() {
             let life = env.new_life();
             let elector = Elector::new(env.setup.elector(), self.clock.at(env.now));
-            let (sessions, wishes) = (BTreeMap::new(), BTreeMap::new());
-            self.process = Some(Process { life, elector, sessions, wishes, tickets: 0 });
+            let (sessions, replaced, wishes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+            self.process = Some(Process { life, elector, sessions, replaced, wishes, tickets: 0 });
             env.note(|| format!("elector {} starts", self.node));
             env.after(0, Event::Tick(self.node, life));
         }
@@ -109,6 +111,7 @@ impl ElectorNode {
             }
             Msg::Closed => {
                 process.sessions.remove(&conn);
+                process.replaced.remove(&conn);
                 process.wishes.retain(|_, from| *from != conn);
                 self.handle(Told::Left { session: conn }, env);
             }
@@ -119,14 +122,28 @@ impl ElectorNode {
     fn joined(&mut self, conn: ConnId, hello: Box<Hello>, env: &mut Env) {
         let Some(process) = &mut self.process else { return };
         let name = hello.member.name.clone();
-        let old: Vec<_> = process.sessions.iter().filter(|(_, other)| **other == name).map(|(&conn, _)| conn).collect();
-        for conn in old {
-            process.sessions.remove(&conn);
-            env.close(conn, self.node);
+        let (old, others) = std::mem::take(&mut process.sessions).into_iter().partition(|(_, other)| *other == name);
+        process.sessions = others;
+        for &conn in old.keys() {
+            // What came by it already is still taken, and that it has ended is heard after all that.
+            let late = env.rng.u64(..=env.setup.max_delay_ms);
+            env.after(late, Event::SessionEnds { node: self.node, life: process.life, conn });
         }
+        process.replaced.extend(old);
         process.sessions.insert(conn, name);
         self.handle(Told::Joined { session: conn, hello }, env);
         self.reply_heard(conn, env);
+    }
+
+    /// A session that another has taken the place of is over.
+    pub(crate) fn session_ends(&mut self, conn: ConnId, env: &mut Env) {
+        let Some(process) = &mut self.process else { return };
+        env.close(conn, self.node);
+        let Some(name) = process.replaced.remove(&conn) else { return };
+        let present = process.sessions.iter().find(|(_, other)| **other == name).map(|(&present, _)| present);
+        let session = present.filter(|_| env.is_planted(Planted::OldSessionEndsNew)).unwrap_or(conn);
+        process.wishes.retain(|_, from| *from != conn);
+        self.handle(Told::Left { session }, env);
     }
 
     fn reply_heard(&self, conn: ConnId, env: &mut Env) {

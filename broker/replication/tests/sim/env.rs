@@ -18,9 +18,28 @@ pub(crate) enum Event {
     Tick(Node, u64),
     Deliver(ConnId, usize),
     JobDone(Node, u64),
-    FlushDone { node: Node, life: u64, to: u64, generation: u64 },
-    ToRegister { node: Node, life: u64, op: Op },
-    FromRegister { node: Node, life: u64, outcome: Outcome },
+    FlushDone {
+        node: Node,
+        life: u64,
+        to: u64,
+        generation: u64,
+    },
+    ToRegister {
+        node: Node,
+        life: u64,
+        op: Op,
+    },
+    FromRegister {
+        node: Node,
+        life: u64,
+        outcome: Outcome,
+    },
+    /// An elector closed a session that another has taken the place of, and its shell hears of that end.
+    SessionEnds {
+        node: Node,
+        life: u64,
+        conn: ConnId,
+    },
     ClientSends,
     ConsumerReads,
     Fault,

@@ -39,10 +39,12 @@ pub(crate) enum Planted {
     LostAnswerIsNo,
     /// A parked master says that its candidate has everything, whatever it has.
     DrainedTooEarly,
+    /// The end of an old session is taken for the end of the replica's present one.
+    OldSessionEndsNew,
 }
 
 /// All of them but [`Planted::Nothing`].
-pub(crate) const ALL: [Planted; 16] = [
+pub(crate) const ALL: [Planted; 17] = [
     Planted::AckBeforeTheSet,
     Planted::ShrinkWithoutCompareAndSet,
     Planted::StaleEpochAckCounted,
@@ -59,4 +61,5 @@ pub(crate) const ALL: [Planted; 16] = [
     Planted::TailKept,
     Planted::LostAnswerIsNo,
     Planted::DrainedTooEarly,
+    Planted::OldSessionEndsNew,
 ];

@@ -137,7 +137,8 @@ impl World {
         let (Event::Tick(node, life)
         | Event::JobDone(node, life)
         | Event::FlushDone { node, life, .. }
-        | Event::FromRegister { node, life, .. }) = event
+        | Event::FromRegister { node, life, .. }
+        | Event::SessionEnds { node, life, .. }) = event
         else {
             return;
         };
@@ -161,6 +162,7 @@ impl World {
         }
         match event {
             Event::FromRegister { outcome, .. } => elector.heard(outcome, env),
+            Event::SessionEnds { conn, .. } => elector.session_ends(conn, env),
             _ => elector.tick(env),
         }
     }
