@@ -402,7 +402,9 @@ impl Master {
         let silent = now.saturating_sub(self.elector_heard);
         let heard_all = || {
             let fresh = |slave: &Slave| now.saturating_sub(slave.heard) <= self.config.fence_after_ms;
-            self.others().all(|member| self.slaves.get(member).is_some_and(fresh))
+            // Who was asked for may be in the record by now, and may be made master as soon as this one is silent.
+            let mut counted = self.membership.effective().filter(|member| **member != self.me);
+            counted.all(|member| self.slaves.get(member).is_some_and(fresh))
         };
         (silent > self.config.fence_after_ms && !heard_all()).then_some(silent)
     }

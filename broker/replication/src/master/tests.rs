@@ -215,6 +215,20 @@ fn a_master_that_hears_nobody_fences_itself_and_one_that_hears_its_slaves_does_n
 }
 
 #[test]
+fn a_master_that_was_alone_and_is_cut_off_while_a_slave_joins_fences_itself() {
+    let ends = LogEnds { written: 0, flushed: 0, confirmed: 0 };
+    let config = Config::new(Mode::Async, Durability::Written, 1);
+    let mut master = Master::open(config, member(0), &record(1, 1, &[0]), ends, 0);
+    assert_eq!(master.may_append(60_000), Ok(()), "nobody else can be elected");
+    master.recorded(&record(1, 1, &[0]), 60_000);
+    assert!(master.connected(&member(1), 0, 60_000));
+    ack(&mut master, 1, 0, 60_000);
+    master.tick(60_001).expect("r1 is asked for; the answer never comes, and nothing else");
+    assert_eq!(master.may_append(64_900), Ok(()));
+    assert!(matches!(master.may_append(65_002), Err(Refusal::Fenced { .. })));
+}
+
+#[test]
 fn a_deposed_master_never_confirms_again() {
     let mut master = master(&[0, 1], Durability::Written);
     master.local(10, 10);

@@ -133,10 +133,24 @@ impl Env {
     /// A client was told that its message is in.
     pub(crate) fn op_acked(&mut self, node: Node, epoch: Epoch, at: u64) {
         self.checker.counts.acked += 1;
+        self.judge_fence(node, epoch);
         // In `Async` mode what a master acknowledges that was replaced meanwhile is lost.
         let newest = self.checker.opened.keys().next_back() == Some(&epoch);
         if self.is_sync() || newest {
             self.checker.acked.insert(at, self.disks[node].log[at as usize]);
+        }
+    }
+
+    /// In `Async` mode a master that was replaced is kept from serving by nothing but the clock, as long as it hears nobody.
+    fn judge_fence(&mut self, node: Node, epoch: Epoch) {
+        let Some(record) = self.checker.true_record.as_ref().filter(|record| record.epoch > epoch) else { return };
+        let (newer, limit) = (record.epoch, self.setup.master().fence_after_ms);
+        // Its clock may be slow.
+        let silent = (self.now - self.heard_at[node]) * (1_000 - self.setup.drift) / 1_000;
+        if silent > limit + 1 {
+            self.checker.fail(format!(
+                "Fence: r{node} of epoch {epoch} acknowledges {silent} ms after it heard anything, in epoch {newer}"
+            ));
         }
     }
 
@@ -154,6 +168,7 @@ impl Env {
     /// A replica opened an epoch over its log.
     pub(crate) fn epoch_opened(&mut self, node: Node, life: u64, epoch: Epoch) {
         self.checker.counts.epochs += 1;
+        self.heard_at[node] = self.now;
         self.trace.mix(&[3, node as u64, epoch.0]);
         if let Some(before) = self.checker.opened.insert(epoch, (node, life)) {
             self.checker.fail(format!(

@@ -66,6 +66,8 @@ pub(crate) struct Env {
     /// The replica that the group's address leads to.
     pub(crate) published: Option<Node>,
     pub(crate) faulty: bool,
+    /// When anything reached each replica last.
+    pub(crate) heard_at: Vec<u64>,
 }
 
 impl Env {
@@ -88,6 +90,7 @@ impl Env {
             ops: 0,
             published: None,
             faulty: true,
+            heard_at: vec![0; replicas],
         };
         for _replica in 0..replicas {
             let disk = Disk::empty(env.new_store(), 1);

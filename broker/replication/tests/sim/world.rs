@@ -193,6 +193,9 @@ impl World {
     fn take(&mut self, node: Node, conn: u64, msg: Msg) {
         let env = &mut self.env;
         env.trace.mix(&[5, node as u64, conn, env.now]);
+        if let Some(heard_at) = env.heard_at.get_mut(node) {
+            *heard_at = env.now;
+        }
         let elector = node.checked_sub(self.replicas.len()).map(|elector| &mut self.electors[elector]);
         let replica = self.replicas.get_mut(node).and_then(|replica| replica.process.as_mut());
         match (replica, elector) {
