@@ -26,6 +26,9 @@ struct Contents {
     epochs: EpochTable,
     /// The machine's boot during which the log was last known to hold all it should, or [`FLUSHED`].
     boot_id: String,
+    /// Whether the broker that knew it acknowledged only what is on disk (SYNC_FLUSH): then no boot takes anything away.
+    #[serde(default)]
+    sync_flush: bool,
 }
 
 /// In place of a boot's id: the broker stopped cleanly, and everything is on disk.
@@ -40,8 +43,17 @@ pub struct ReplicaState {
     integrity: Integrity,
     /// The present boot's.
     boot_id: String,
-    /// What the file says of boots.
-    settled_in: String,
+    /// Whether whatever this process acknowledges is on disk.
+    all_flushed: bool,
+    /// What the file says of boots, and of who wrote that.
+    settled: Settled,
+}
+
+/// When the log was last known to hold all it should, and whether its broker ran with SYNC_FLUSH then.
+#[derive(Clone, Debug)]
+struct Settled {
+    boot_id: String,
+    sync_flush: bool,
 }
 
 impl ReplicaState {
@@ -56,25 +68,29 @@ impl ReplicaState {
                 let store_id = format!("{:016x}", fastrand::u64(1..));
                 let epochs = EpochTable::default();
                 let version = VERSION;
-                (Contents { version, store_id, promised: Epoch(0), epochs, boot_id: boot_id.clone() }, true)
+                let (promised, boot_id) = (Epoch(0), boot_id.clone());
+                (Contents { version, store_id, promised, epochs, boot_id, sync_flush: all_flushed }, true)
             }
             Some(bytes) => {
                 let old = parse(&bytes, &path)?;
-                let intact = all_flushed || old.boot_id == boot_id || old.boot_id == FLUSHED;
+                // How the log was written counts, not how this process will write it.
+                let intact = old.sync_flush || old.boot_id == boot_id || old.boot_id == FLUSHED;
+                let settled = Contents { boot_id: boot_id.clone(), sync_flush: all_flushed, ..old.clone() };
                 // What may have lost something stays marked, over any number of restarts, until it follows a master again.
-                (if intact { Contents { boot_id: boot_id.clone(), ..old } } else { old }, intact)
+                (if intact { settled } else { old }, intact)
             }
         };
         let id = u64::from_str_radix(&contents.store_id, 16)
             .with_context(|| format!("{}: storeId `{}` is not hexadecimal", path.display(), contents.store_id))?;
-        let Contents { promised, epochs, boot_id: settled_in, .. } = contents;
+        let Contents { promised, epochs, boot_id: settled_in, sync_flush, .. } = contents;
         let state = Self {
             path,
             member: Member::new(name, StoreId(id)),
             memory: Memory { promised, epochs },
             integrity: Integrity::restored(intact),
             boot_id,
-            settled_in,
+            all_flushed,
+            settled: Settled { boot_id: settled_in, sync_flush },
         };
         state.store()?;
         Ok(state)
@@ -87,7 +103,7 @@ impl ReplicaState {
         let Some(bytes) = atomic_file::read(&path).with_context(|| format!("can't read {}", path.display()))? else {
             return Ok(false);
         };
-        let mut contents = parse(&bytes, &path)?;
+        let mut contents = Contents { version: VERSION, ..parse(&bytes, &path)? };
         contents.epochs.cut(end);
         contents.store_id = format!("{:016x}", fastrand::u64(1..));
         let bytes = serde_json::to_vec_pretty(&contents)?;
@@ -129,8 +145,10 @@ impl ReplicaState {
     pub fn change(&mut self, memory: Memory, integrity: Integrity) -> Result<()> {
         let (promised, before) = (memory.promised, self.memory.promised);
         assert!(promised >= before, "a promise never goes back: {promised} after {before}");
-        let settled_in = if integrity.is_intact() { &self.boot_id } else { &self.settled_in }.clone();
-        let changed = Self { memory, integrity, settled_in, ..self.clone() };
+        let mut changed = Self { memory, integrity, ..self.clone() };
+        if integrity.is_intact() {
+            changed.settled = Settled { boot_id: self.boot_id.clone(), sync_flush: self.all_flushed };
+        }
         changed.store()?;
         *self = changed;
         Ok(())
@@ -139,7 +157,7 @@ impl ReplicaState {
     /// The store was closed: everything is on disk, and a restart of the machine takes nothing away.
     pub fn closed(&mut self) -> Result<()> {
         if self.is_intact() {
-            FLUSHED.clone_into(&mut self.settled_in);
+            FLUSHED.clone_into(&mut self.settled.boot_id);
         }
         self.store()
     }
@@ -150,17 +168,18 @@ impl ReplicaState {
             store_id: self.member.store_id.to_string(),
             promised: self.memory.promised,
             epochs: self.memory.epochs.clone(),
-            boot_id: self.settled_in.clone(),
+            boot_id: self.settled.boot_id.clone(),
+            sync_flush: self.settled.sync_flush,
         };
         let bytes = serde_json::to_vec_pretty(&contents)?;
         atomic_file::replace(&self.path, &bytes).with_context(|| format!("can't write {}", self.path.display()))
     }
 }
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 fn first_version() -> u32 {
-    VERSION
+    1
 }
 
 fn parse(bytes: &[u8], path: &Path) -> Result<Contents> {
@@ -203,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn another_boot_without_sync_flush_is_not_intact() {
+    fn another_boot_after_a_life_without_sync_flush_is_not_intact() {
         let dir = tempfile::tempdir().unwrap();
         ReplicaState::open(dir.path(), "r0", false).unwrap();
         let path = dir.path().join(FILE);
@@ -219,7 +238,35 @@ mod tests {
         state.change(memory, state.integrity().grew(9)).unwrap();
         assert!(ReplicaState::open(dir.path(), "r0", false).unwrap().is_intact());
         std::fs::write(&path, &text).unwrap();
-        assert!(ReplicaState::open(dir.path(), "r0", true).unwrap().is_intact());
+        for all_flushed in [true, true, false] {
+            let now = ReplicaState::open(dir.path(), "r0", all_flushed).unwrap();
+            assert!(!now.is_intact(), "with which flush it is started now says nothing of what was written before");
+        }
+    }
+
+    #[test]
+    fn another_boot_after_a_life_with_sync_flush_is_intact_whatever_comes_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let other_boot = |all_flushed| {
+            let path = dir.path().join(FILE);
+            let text = std::fs::read_to_string(&path).unwrap().replace(&boot_id().unwrap(), "an-earlier-boot");
+            std::fs::write(&path, &text).unwrap();
+            ReplicaState::open(dir.path(), "r0", all_flushed).unwrap().is_intact()
+        };
+        ReplicaState::open(dir.path(), "r0", false).unwrap();
+        ReplicaState::open(dir.path(), "r0", true).unwrap();
+        assert!(other_boot(true), "the store is flushed when it is opened, and all that came after it was");
+        assert!(other_boot(false), "what the life before acknowledged is on disk");
+        assert!(!other_boot(true), "what that one acknowledged may not be");
+    }
+
+    #[test]
+    fn a_file_that_does_not_tell_how_it_was_written_counts_as_written_without_sync_flush() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = r#"{"version":1,"storeId":"00000000000000ab","promised":3,"epochs":[],"bootId":"an-earlier-boot"}"#;
+        std::fs::write(dir.path().join(FILE), text).unwrap();
+        let state = ReplicaState::open(dir.path(), "r0", true).unwrap();
+        assert_eq!((state.promised(), state.is_intact()), (Epoch(3), false));
     }
 
     #[test]
@@ -236,10 +283,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         ReplicaState::open(dir.path(), "r0", false).unwrap();
         let path = dir.path().join(FILE);
-        let later = std::fs::read_to_string(&path).unwrap().replace("\"version\": 1", "\"version\": 2, \"more\": true");
+        let later = std::fs::read_to_string(&path).unwrap().replace("\"version\": 2", "\"version\": 3, \"more\": true");
         std::fs::write(&path, &later).unwrap();
         let said = format!("{:#}", ReplicaState::open(dir.path(), "r0", false).unwrap_err());
-        assert!(said.contains("replica.json has version 2"), "{said}");
+        assert!(said.contains("replica.json has version 3"), "{said}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), later);
     }
 
