@@ -107,10 +107,10 @@ impl Agent {
                 () = self.news.notified() => {}
                 changed = standing.changed() => changed?,
                 Some(alter) = alters.recv() => {
-                    let (epoch, id) = (alter.epoch, alter.id);
-                    let wish = AlterInSync { epoch, in_sync: alter.in_sync };
+                    let Alter { epoch, revision, in_sync } = alter;
+                    let wish = AlterInSync { epoch, revision, in_sync };
                     let altered: Altered = ask(elector, ALTER_IN_SYNC, &wish).await?;
-                    self.core.altered(epoch, id, &altered.record);
+                    self.core.recorded(&altered.record);
                     continue;
                 }
             }

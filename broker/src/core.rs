@@ -226,15 +226,6 @@ impl Core {
         self.settle(|master, now| master.recorded(record, now));
     }
 
-    /// The elector answered request `id`, made in `epoch`, to change the in-sync set.
-    pub fn altered(&self, epoch: Epoch, id: u64, record: &GroupRecord) {
-        self.settle(|master, now| {
-            if master.epoch() == epoch {
-                master.altered(id, record, now);
-            }
-        });
-    }
-
     /// A slave of this epoch is connected, its log ending at `end`. `false`: that can't be.
     pub fn slave_connected(&self, member: &Member, epoch: Epoch, end: u64) -> bool {
         let mut sound = true;

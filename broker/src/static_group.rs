@@ -35,14 +35,14 @@ pub async fn keep(core: Arc<Core>, mut record: GroupRecord, mut alters: mpsc::Re
     loop {
         tokio::select! {
             _ = ticks.tick() => core.recorded(&record),
-            Some(Alter { id, epoch, in_sync }) = alters.recv() => {
-                if epoch == record.epoch {
+            Some(Alter { epoch, revision, in_sync }) = alters.recv() => {
+                if (epoch, revision) == (record.epoch, record.revision) {
                     record.in_sync = in_sync;
                     record.revision += 1;
                     let names: Vec<_> = record.in_sync.iter().map(|member| member.name.as_str()).collect();
                     info!(in_sync = names.join(", "), "the in-sync set changes");
                 }
-                core.altered(epoch, id, &record);
+                core.recorded(&record);
             }
         }
         if let Some(newer) = core.deposed_by() {

@@ -577,7 +577,8 @@ impl Elector {
             let from_master = self.seat_of(session).is_some_and(|seat| seat.hello.member == record.master);
             let sound = wish.in_sync.contains(&record.master)
                 && wish.in_sync.iter().all(|member| self.config.replicas.contains(&member.name));
-            if from_master && wish.epoch == record.epoch {
+            // Made on the record that stands: another would be changed as its master never decided, behind its back.
+            if from_master && (wish.epoch, wish.revision) == (record.epoch, record.revision) {
                 let in_sync = if sound { wish.in_sync } else { record.in_sync };
                 let record = GroupRecord { in_sync, revision: record.revision + 1, ..record };
                 self.compare_and_set(record, Purpose::Alter { ticket });

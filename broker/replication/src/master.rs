@@ -259,7 +259,7 @@ impl Master {
         true
     }
 
-    /// The elector was heard, and this is the record it holds.
+    /// The elector was heard, and this is the record it holds: by itself, or in answer to an [`Alter`].
     pub fn recorded(&mut self, record: &GroupRecord, now: Millis) {
         if record.epoch > self.epoch {
             self.deposed_by = self.deposed_by.max(Some(record.epoch));
@@ -276,14 +276,6 @@ impl Master {
     pub fn heard_of(&mut self, epoch: Epoch) {
         if epoch > self.epoch {
             self.deposed_by = self.deposed_by.max(Some(epoch));
-        }
-    }
-
-    /// The answer to [`Alter`] number `id`: the record as it stands now.
-    pub fn altered(&mut self, id: u64, record: &GroupRecord, now: Millis) {
-        self.recorded(record, now);
-        if record.epoch == self.epoch {
-            self.membership.answered(id);
         }
     }
 
@@ -374,7 +366,7 @@ impl Master {
             }
         }
         let joined = self.joined();
-        self.membership.propose(self.epoch, &leaving, &joined, now, self.config.alter_retry_ms)
+        self.membership.propose((self.epoch, self.revision), &leaving, &joined, now, self.config.alter_retry_ms)
     }
 
     /// The slaves' standings, by name.

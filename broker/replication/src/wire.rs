@@ -174,6 +174,8 @@ pub enum Directive {
 pub struct AlterInSync {
     /// Its epoch; in any other the wish is void.
     pub epoch: Epoch,
+    /// The record's revision that the master goes by; over any other the wish is void.
+    pub revision: u64,
     /// The whole set wanted.
     pub in_sync: BTreeSet<Member>,
 }

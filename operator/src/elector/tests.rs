@@ -303,11 +303,11 @@ async fn a_master_changes_its_in_sync_set() {
     let rig = rig().await;
     let brokers = rig.join_all().await;
     let in_sync: BTreeSet<_> = [0, 2].map(|n| Member::new(format!("g-{n}"), StoreId(n))).into();
-    let wish = AlterInSync { epoch: Epoch(1), in_sync: in_sync.clone() };
+    let wish = AlterInSync { epoch: Epoch(1), revision: 1, in_sync: in_sync.clone() };
     let altered: Altered = brokers[0].ask(ALTER_IN_SYNC, &wish).await.unwrap();
     assert_eq!(altered.record.in_sync, in_sync);
     let everybody: BTreeSet<_> = [0, 1, 2].map(|n| Member::new(format!("g-{n}"), StoreId(n))).into();
-    let wish = AlterInSync { epoch: Epoch(1), in_sync: everybody };
+    let wish = AlterInSync { epoch: Epoch(1), revision: 2, in_sync: everybody };
     let void: Altered = brokers[1].ask(ALTER_IN_SYNC, &wish).await.unwrap();
     assert_eq!(void.record.in_sync, in_sync, "only the master may wish");
 }

@@ -259,7 +259,7 @@ fn only_members_in_sync_are_elected_however_long_their_logs() {
     let mut rig = Rig::steady(Mode::Sync);
     let session = rig.fake("r0").session.unwrap();
     let in_sync = rig.record().in_sync.into_iter().filter(|member| member.name != "r2").collect();
-    rig.event(Event::Alter { session, wish: AlterInSync { epoch: Epoch(1), in_sync }, ticket: 1 });
+    rig.event(Event::Alter { session, wish: AlterInSync { epoch: Epoch(1), revision: 1, in_sync }, ticket: 1 });
     assert_eq!(names(&rig.record()), ["r0", "r1"]);
     rig.fake("r2").hello.report.max_offset = 900;
     rig.kill("r1");
@@ -295,7 +295,11 @@ fn nobody_wishes_by_a_session_that_is_over() {
     let before = rig.record();
     let old = rig.fake("r0").session.unwrap();
     rig.join("r0");
-    let wish = AlterInSync { epoch: before.epoch, in_sync: BTreeSet::from([before.master.clone()]) };
+    let wish = AlterInSync {
+        epoch: before.epoch,
+        revision: before.revision,
+        in_sync: BTreeSet::from([before.master.clone()]),
+    };
     rig.event(Event::Alter { session: old, wish, ticket: 1 });
     assert_eq!(rig.record(), before);
 }
@@ -336,7 +340,8 @@ fn failovers_on_suspicion_keep_their_distance_and_those_on_certainty_do_not() {
     let master = rig.record().master.name;
     let session = rig.fake(&master).session.unwrap();
     let in_sync = (0..3).map(|n| Member::new(format!("r{n}"), StoreId(n))).collect();
-    rig.event(Event::Alter { session, wish: AlterInSync { epoch: Epoch(2), in_sync }, ticket: 1 });
+    let wish = AlterInSync { epoch: Epoch(2), revision: rig.record().revision, in_sync };
+    rig.event(Event::Alter { session, wish, ticket: 1 });
     rig.fake(&master).answers = false;
     rig.lose_master();
     rig.pass(20_000);
@@ -540,12 +545,27 @@ fn a_wish_that_changes_nothing_is_written_all_the_same() {
     let mut rig = Rig::steady(Mode::Sync);
     let before = rig.record();
     let session = rig.fake("r0").session.unwrap();
-    let wish = AlterInSync { epoch: before.epoch, in_sync: before.in_sync.clone() };
+    let wish = AlterInSync { epoch: before.epoch, revision: before.revision, in_sync: before.in_sync.clone() };
     // An elector that is no more may have a write on its way, over the version that this one read.
     rig.event(Event::Alter { session, wish, ticket: 1 });
     assert_eq!(rig.answered.len(), 1);
     assert_eq!(rig.record(), GroupRecord { revision: before.revision + 1, ..before });
     assert_eq!(rig.answered[0], rig.record());
+}
+
+#[test]
+fn a_wish_made_on_an_older_record_is_void() {
+    let mut rig = Rig::steady(Mode::Sync);
+    let before = rig.record();
+    let session = rig.fake("r0").session.unwrap();
+    // Another elector has granted a wish since; this one doesn't know yet.
+    let newer = GroupRecord { revision: before.revision + 1, ..before.clone() };
+    rig.register = (Some(newer.clone()), rig.register.1 + 1);
+    let in_sync = BTreeSet::from([before.master]);
+    let wish = AlterInSync { epoch: before.epoch, revision: before.revision, in_sync };
+    rig.event(Event::Alter { session, wish, ticket: 1 });
+    rig.pass(100);
+    assert_eq!((rig.record(), &rig.answered[..]), (newer.clone(), &[newer][..]));
 }
 
 #[test]

@@ -7,10 +7,10 @@ use crate::{Epoch, Member, Millis};
 /// A request to the elector: make the set this. Answered with the record as it stands afterwards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alter {
-    /// Number of the request, to match its answer.
-    pub id: u64,
     /// The epoch of the master that asks; in any other the request is void.
     pub epoch: Epoch,
+    /// The record that the master goes by; over any other the request is void, too.
+    pub revision: u64,
     /// The whole set wanted.
     pub in_sync: BTreeSet<Member>,
 }
@@ -30,8 +30,8 @@ pub(super) struct Membership {
     unresolved: BTreeSet<Member>,
     /// Recorded members that were seen to lack what they had acknowledged.
     suspects: BTreeSet<Member>,
-    outstanding: Option<(u64, Millis)>,
-    last_id: u64,
+    /// Since when the last request waits for a record that settles it.
+    outstanding: Option<Millis>,
 }
 
 /// Considering a slave makes producers wait for it. One that fails again and again is considered less and less often.
@@ -59,7 +59,6 @@ impl Membership {
             unresolved: BTreeSet::new(),
             suspects: BTreeSet::new(),
             outstanding: None,
-            last_id: 0,
         }
     }
 
@@ -120,28 +119,28 @@ impl Membership {
     /// The next request, if the set should be another and none is under way.
     pub(super) fn propose(
         &mut self,
-        epoch: Epoch,
+        (epoch, revision): (Epoch, u64),
         leaving: &BTreeSet<Member>,
         joined: &BTreeSet<Member>,
         now: Millis,
         retry_ms: Millis,
     ) -> Option<Alter> {
-        if self.outstanding.is_some_and(|(_, since)| now.saturating_sub(since) < retry_ms) {
+        if self.outstanding.is_some_and(|since| now.saturating_sub(since) < retry_ms) {
             return None;
         }
         let wanted: BTreeSet<Member> = self.recorded.difference(leaving).chain(joined).cloned().collect();
-        // A request whose fate is unknown is repeated until an answer settles it, even when nothing is wanted any more.
+        // A request whose fate is unknown is repeated until a record settles it, even when nothing is wanted any more.
         if wanted == self.recorded && self.outstanding.is_none() {
             return None;
         }
-        // All of them, those too that are recorded now: an earlier request may be granted only to let one go, and then this one.
+        // All of them, those too that are recorded now: nobody is let go on the word of a record that isn't known yet.
         self.unresolved.extend(wanted.iter().cloned());
-        self.last_id += 1;
-        self.outstanding = Some((self.last_id, now));
-        Some(Alter { id: self.last_id, epoch, in_sync: wanted })
+        self.outstanding = Some(now);
+        Some(Alter { epoch, revision, in_sync: wanted })
     }
 
-    /// The record's set changed. The caller has seen to it that this is newer than what was known.
+    /// The record was written. The caller has seen to it that this is newer than what was known: so it settles every request that
+    /// there was. Each was made on an older record, and is granted only over that very one.
     pub(super) fn heard(&mut self, in_sync: &BTreeSet<Member>, now: Millis) {
         for member in in_sync.difference(&self.recorded) {
             self.joined.insert(member.clone(), now);
@@ -157,16 +156,10 @@ impl Membership {
             }
         }
         self.slow.clear();
+        self.outstanding = None;
+        self.unresolved.clear();
         self.recorded.clone_from(in_sync);
         self.considered.retain(|member, _| !in_sync.contains(member));
         self.suspects.retain(|member| in_sync.contains(member));
-    }
-
-    /// Request `id` was answered, and the record that came with it has been [heard](Self::heard): nothing is unknown any more.
-    pub(super) fn answered(&mut self, id: u64) {
-        if self.outstanding.is_some_and(|(waiting, _)| waiting == id) {
-            self.outstanding = None;
-            self.unresolved.clear();
-        }
     }
 }

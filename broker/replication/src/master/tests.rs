@@ -77,7 +77,7 @@ fn a_dead_slave_holds_acknowledgements_until_the_record_has_dropped_it() {
     let alter = master.tick(511).expect("gone for more than 500 ms");
     assert_eq!(alter.in_sync, record(1, 1, &[0, 1]).in_sync);
     assert_eq!(master.confirm(511), 0, "asked is not recorded: the set that counts is still the old one");
-    master.altered(alter.id, &record(1, 2, &[0, 1]), 520);
+    master.recorded(&record(1, 2, &[0, 1]), 520);
     assert_eq!(master.confirm(520), 100);
 }
 
@@ -99,7 +99,7 @@ fn a_joining_slave_is_counted_before_the_record_is_asked() {
     master.disconnected(&member(2), 5);
     assert_eq!(master.tick(600), None);
     assert_eq!(master.confirm(600), 150, "the record may hold r2 by now: it counts until the answer says otherwise");
-    master.altered(alter.id, &record(1, 2, &[0, 1, 2]), 610);
+    master.recorded(&record(1, 2, &[0, 1, 2]), 610);
     assert_eq!(master.confirm(610), 150);
 }
 
@@ -124,31 +124,34 @@ fn an_unanswered_request_is_repeated_until_its_fate_is_known() {
     assert_eq!(master.tick(500), None);
     master.disconnected(&member(2), 500);
     let again = master.tick(1_000).expect("unknown fate is asked for again though r2 is gone");
-    assert!(again.id > first.id);
+    assert_eq!((first.revision, again.revision), (1, 1), "only one of them can be granted");
     master.local(10, 0);
     ack(&mut master, 1, 10, 1_001);
-    master.altered(first.id, &record(1, 1, &[0, 1]), 1_001);
-    assert_eq!(master.confirm(1_001), 0, "an answer to the first request doesn't settle the second");
-    master.altered(again.id, &record(1, 2, &[0, 1]), 1_002);
+    master.recorded(&record(1, 1, &[0, 1]), 1_001);
+    assert_eq!(master.confirm(1_001), 0, "over this record they may still be");
+    master.recorded(&record(1, 2, &[0, 1]), 1_002);
     assert_eq!(master.confirm(1_002), 10);
 }
 
 #[test]
-fn a_member_that_a_late_grant_drops_and_a_later_request_names_is_counted_all_the_while() {
+fn of_requests_made_on_one_record_the_next_record_settles_all() {
     let mut master = master(&[0, 1], Durability::Written);
     master.config.min_in_sync = 1;
     master.disconnected(&member(1), 0);
     let without = master.tick(600).expect("r1 is gone");
+    assert_eq!((without.revision, without.in_sync), (1, record(1, 1, &[0]).in_sync));
     assert!(master.connected(&member(1), 0, 700));
     let with = master.tick(1_700).expect("r1 is back, and the first request's fate is not known");
     assert_eq!(with.in_sync, record(1, 1, &[0, 1]).in_sync);
-    master.altered(without.id, &record(1, 2, &[0]), 1_710);
     master.local(10, 0);
-    assert_eq!(master.confirm(1_720), 0, "the second request may be granted any moment");
-    master.altered(with.id, &record(1, 3, &[0, 1]), 1_730);
-    assert_eq!(master.confirm(1_730), 0);
+    assert_eq!(master.confirm(1_720), 0, "either may be granted any moment");
+    master.recorded(&record(1, 2, &[0]), 1_730);
+    assert_eq!(master.confirm(1_730), 10, "the first was, so the second never will be");
     ack(&mut master, 1, 10, 1_740);
-    assert_eq!(master.confirm(1_740), 10);
+    assert_eq!(
+        master.tick(2_800).map(|alter| (alter.revision, alter.in_sync)),
+        Some((2, record(1, 2, &[0, 1]).in_sync))
+    );
 }
 
 #[test]
@@ -168,7 +171,7 @@ fn the_set_never_shrinks_below_the_minimum_and_sends_are_refused_meanwhile() {
     master.disconnected(&member(2), 100);
     let alter = master.tick(1_000).expect("one may go");
     assert_eq!(alter.in_sync, record(1, 1, &[0, 2]).in_sync, "the one that failed first");
-    master.altered(alter.id, &record(1, 2, &[0, 2]), 1_001);
+    master.recorded(&record(1, 2, &[0, 2]), 1_001);
     assert_eq!(master.tick(60_000), None);
     assert_eq!(master.may_append(1_001), Err(Refusal::InSyncShort { have: 1, need: 2 }));
     master.connected(&member(2), 0, 61_000);
@@ -192,8 +195,8 @@ fn degrade_goes_on_with_one_copy_and_says_so() {
     let mut master = master(&[0, 1], Durability::Written);
     master.config.degrade = true;
     master.disconnected(&member(1), 0);
-    let alter = master.tick(501).expect("r1 may go");
-    master.altered(alter.id, &record(1, 2, &[0]), 502);
+    master.tick(501).expect("r1 may go");
+    master.recorded(&record(1, 2, &[0]), 502);
     assert!(master.degraded());
     master.local(10, 0);
     assert_eq!(master.confirm(503), 10);
@@ -298,7 +301,7 @@ fn a_slave_far_behind_in_bytes_leaves_and_joins_only_when_it_is_near_again() {
     ack(&mut master, 2, 0, 3_000);
     let alter = master.tick(3_100).expect("more than a second");
     assert_eq!(alter.in_sync, record(1, 1, &[0, 1]).in_sync);
-    master.altered(alter.id, &record(1, 2, &[0, 1]), 3_110);
+    master.recorded(&record(1, 2, &[0, 1]), 3_110);
     assert_eq!(master.confirm(3_110), gap + 1, "nobody waits for it any more");
 
     let behind = gap - near;
@@ -352,13 +355,13 @@ fn going_on_with_too_few_copies_is_declared_and_ends_by_itself() {
     master.config.degrade = true;
     assert!(!master.degraded());
     master.disconnected(&member(1), 0);
-    let alter = master.tick(600).expect("it may shrink below the minimum");
+    master.tick(600).expect("it may shrink below the minimum");
     assert!(!master.degraded(), "asked is not recorded");
-    master.altered(alter.id, &record(1, 2, &[0]), 610);
+    master.recorded(&record(1, 2, &[0]), 610);
     master.local(100, 0);
     assert_eq!((master.degraded(), master.may_append(610), master.confirm(610)), (true, Ok(()), 100));
     master.connected(&member(1), 100, 700);
-    let alter = master.tick(710).expect("it is back");
-    master.altered(alter.id, &record(1, 3, &[0, 1]), 720);
+    master.tick(710).expect("it is back");
+    master.recorded(&record(1, 3, &[0, 1]), 720);
     assert!(!master.degraded());
 }

@@ -103,7 +103,10 @@ impl ElectorNode {
             }
             Msg::Obeyed(report) => self.handle(Told::Reported { session: conn, report }, env),
             Msg::Answer(report) => self.handle(Told::Answered { session: conn, report }, env),
-            Msg::Alter(wish) => {
+            Msg::Alter(mut wish) => {
+                if let Some(record) = process.elector.record().filter(|_| env.is_planted(Planted::OldWishGranted)) {
+                    wish.revision = record.revision;
+                }
                 process.tickets += 1;
                 let ticket = process.tickets;
                 process.wishes.insert(ticket, conn);

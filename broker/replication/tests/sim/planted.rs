@@ -41,10 +41,12 @@ pub(crate) enum Planted {
     DrainedTooEarly,
     /// The end of an old session is taken for the end of the replica's present one.
     OldSessionEndsNew,
+    /// The elector grants a wish whatever record it was made on.
+    OldWishGranted,
 }
 
 /// All of them but [`Planted::Nothing`].
-pub(crate) const ALL: [Planted; 17] = [
+pub(crate) const ALL: [Planted; 18] = [
     Planted::AckBeforeTheSet,
     Planted::ShrinkWithoutCompareAndSet,
     Planted::StaleEpochAckCounted,
@@ -62,4 +64,5 @@ pub(crate) const ALL: [Planted; 17] = [
     Planted::LostAnswerIsNo,
     Planted::DrainedTooEarly,
     Planted::OldSessionEndsNew,
+    Planted::OldWishGranted,
 ];

@@ -226,7 +226,7 @@ impl Process {
             if env.is_planted(Planted::ShrinkWithoutCompareAndSet) {
                 self.settle(env, |master, now| {
                     let record = wished(master, &alter);
-                    master.altered(alter.id, &record, now);
+                    master.recorded(&record, now);
                 });
             }
             self.alter.get_or_insert(alter);
@@ -293,7 +293,7 @@ fn wished(master: &Master, alter: &Alter) -> GroupRecord {
     let fallback = Member::new("nobody", gantry_replication::StoreId(0));
     GroupRecord {
         epoch: master.epoch(),
-        revision: u64::MAX / 2 + alter.id,
+        revision: alter.revision + 1,
         master: me.unwrap_or(fallback),
         in_sync: alter.in_sync.clone(),
     }

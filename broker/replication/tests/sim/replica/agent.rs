@@ -1,7 +1,6 @@
 //! The session with the elector. `broker/src/agent.rs`.
 
-use std::collections::BTreeSet;
-
+use gantry_replication::master::Alter;
 use gantry_replication::wire::{AlterInSync, Directive, Hello, REPORT_INTERVAL_MS};
 use gantry_replication::{Epoch, GroupRecord, Member, Millis};
 
@@ -18,7 +17,7 @@ pub(super) struct Agent {
     elector: usize,
     conn: Option<ConnId>,
     opened: bool,
-    /// A request that waits for its answer, since when; a wish with its epoch and number.
+    /// A request that waits for its answer, since when; a wish with the epoch and the revision it was made on.
     waiting: Option<(Option<(Epoch, u64)>, Millis)>,
     next: Millis,
     back_off: Millis,
@@ -55,16 +54,17 @@ impl Process {
             self.agent.waiting = Some((None, now));
             env.send(conn, self.node, Msg::Alter(wish));
         } else if let Some(alter) = self.alter.take() {
-            self.agent.waiting = Some((Some((alter.epoch, alter.id)), now));
+            self.agent.waiting = Some((Some((alter.epoch, alter.revision)), now));
             env.note(|| {
                 format!(
-                    "r{} wishes {} {:?}",
+                    "r{} wishes over {} {:?}",
                     self.node,
-                    alter.id,
+                    alter.revision,
                     alter.in_sync.iter().map(|member| &member.name).collect::<Vec<_>>()
                 )
             });
-            env.send(conn, self.node, Msg::Alter(AlterInSync { epoch: alter.epoch, in_sync: alter.in_sync }));
+            let Alter { epoch, revision, in_sync } = alter;
+            env.send(conn, self.node, Msg::Alter(AlterInSync { epoch, revision, in_sync }));
         } else if now >= self.agent.next || self.agent.news {
             self.agent.news = false;
             self.agent.waiting = Some((None, now));
@@ -115,9 +115,9 @@ impl Process {
                 }
             }
             Msg::Altered(record) => {
-                if let Some((wish, _)) = self.agent.waiting.take() {
-                    self.wish_answered(wish, &record, env);
-                }
+                self.agent.waiting = None;
+                env.note(|| format!("r{} hears of its wish: {} {:?}", self.node, record.revision, names(&record)));
+                self.settle(env, |master, now| master.recorded(&record, now));
             }
             Msg::Probe => {
                 let report = self.report(env);
@@ -126,16 +126,6 @@ impl Process {
             Msg::Directive(directive) => self.obey(conn, directive, env),
             _ => {}
         }
-    }
-
-    fn wish_answered(&mut self, wish: Option<(Epoch, u64)>, record: &GroupRecord, env: &mut Env) {
-        let Some((epoch, id)) = wish else { return };
-        env.note(|| format!("r{} hears of wish {id}: {} {:?}", self.node, record.revision, names(record)));
-        self.settle(env, |master, now| {
-            if master.epoch() == epoch {
-                master.altered(id, record, now);
-            }
-        });
     }
 
     fn obey(&mut self, conn: ConnId, directive: Directive, env: &mut Env) {
@@ -168,15 +158,13 @@ impl Process {
         }
         env.note(|| format!("r{} lost its session {conn}", self.node));
         let now = self.now(env);
-        if let Some((Some((epoch, id)), _)) = self.agent.waiting.take()
+        if let Some((Some((epoch, revision)), _)) = self.agent.waiting.take()
             && env.is_planted(Planted::LostAnswerIsNo)
         {
             self.settle(env, |master, now| {
-                if master.epoch() == epoch {
-                    let record =
-                        GroupRecord { epoch, revision: 0, master: master_of(master), in_sync: BTreeSet::new() };
-                    master.altered(id, &record, now);
-                }
+                let in_sync = master.in_sync().clone();
+                let record = GroupRecord { epoch, revision: revision + 1, master: master_of(master), in_sync };
+                master.recorded(&record, now);
             });
         }
         self.agent.conn = None;

@@ -101,7 +101,7 @@ impl Process {
                 return self.drop_session(conn, env);
             }
             if env.is_planted(Planted::GrowBeforeAcks) {
-                self.ask_in(&member);
+                self.ask_in(&member, env);
             }
         }
         let (mine, on_disk) = (env.disks[self.node].end(), env.disks[self.node].flushed);
@@ -114,11 +114,12 @@ impl Process {
     }
 
     /// The planted bug.
-    fn ask_in(&mut self, member: &Member) {
+    fn ask_in(&mut self, member: &Member, env: &Env) {
         let Role::Master(role) = &self.role else { return };
         let mut in_sync = role.master.in_sync().clone();
         if in_sync.insert(member.clone()) {
-            self.agent.early_wish = Some(AlterInSync { epoch: role.master.epoch(), in_sync });
+            let revision = env.register.record.as_ref().map_or(0, |record| record.revision);
+            self.agent.early_wish = Some(AlterInSync { epoch: role.master.epoch(), revision, in_sync });
         }
     }
 
