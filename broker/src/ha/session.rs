@@ -25,7 +25,12 @@ pub(super) struct SendTimeout(Duration);
 pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), frame: &Frame, patience: Duration) -> Result<()> {
     let (head, tail) = frame.encode()?;
     let mut both = head.freeze().chain(tail);
-    match timeout(patience, to.write_all_buf(&mut both)).await {
+    // TLS holds back what it could not send at once: without the flush a frame's end would wait there for the next frame.
+    let whole = async {
+        to.write_all_buf(&mut both).await?;
+        to.flush().await
+    };
+    match timeout(patience, whole).await {
         Ok(written) => written.context("writing failed"),
         Err(_elapsed) => Err(SendTimeout(patience).into()),
     }
@@ -46,4 +51,25 @@ pub(super) fn is_peers_fault(error: &anyhow::Error) -> bool {
             || cause.is::<Handshake>()
             || cause.downcast_ref::<FrameError>().is_some_and(|error| !matches!(error, FrameError::Io(_)))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::Fenced;
+    use super::*;
+    use tokio::io::{AsyncReadExt, BufWriter};
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn a_frame_reaches_the_peer_although_the_stream_holds_back_what_is_written() {
+        let (mut here, there) = tokio::io::duplex(1 << 10);
+        // As TLS does; it is not dropped before the frame was read, for that would lose what it holds.
+        let mut holding = BufWriter::with_capacity(1 << 10, there);
+        let fenced = Frame::Fenced(Fenced { reason: "no longer master".to_owned() });
+        write(&mut holding, &fenced, PATIENCE).await.unwrap();
+        let mut first = [0];
+        let arrived = timeout(PATIENCE, here.read_exact(&mut first)).await;
+        assert!(arrived.is_ok_and(|read| read.is_ok()), "nothing of the frame has left the stream");
+    }
 }
