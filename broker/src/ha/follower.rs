@@ -52,11 +52,11 @@ impl Drop for Follower {
 async fn follow(core: Arc<Core>, config: HaConfig, metadata: Arc<dyn Metadata>) {
     let _fatal = Fatal("the follower");
     let mut standing = core.watch_standing();
-    let mut back_off = FIRST_BACK_OFF;
+    let mut back_off = BackOff::default();
     let slave = Slave { core: Arc::clone(&core), config, metadata, life: fastrand::u64(1..) };
     loop {
         let now = standing.borrow_and_update().clone();
-        let Standing::Slave { epoch, ha_address: Some(address) } = now else {
+        let Standing::Slave { epoch, ha_address: Some(address) } = now.clone() else {
             if standing.changed().await.is_err() {
                 return;
             }
@@ -69,14 +69,33 @@ async fn follow(core: Arc<Core>, config: HaConfig, metadata: Arc<dyn Metadata>) 
         };
         core.lost_master(epoch);
         let Err(error) = ended else { continue };
-        let steady = began.elapsed() >= STEADY;
-        back_off = if steady { FIRST_BACK_OFF } else { (back_off * 2).min(LAST_BACK_OFF) };
-        let wait = back_off.mul_f64(0.5 + fastrand::f64() / 2.0);
+        let wait = back_off.after(&now, began.elapsed()).mul_f64(0.5 + fastrand::f64() / 2.0);
         info!(%epoch, %address, reason = format!("{error:#}"), "not following; trying again in {wait:?}");
         tokio::select! {
             () = sleep(wait) => {}
-            _changed = standing.changed() => back_off = FIRST_BACK_OFF,
+            _changed = standing.changed() => {}
         }
+    }
+}
+
+/// How long to wait until the next try. What failed with one master says nothing of the next: a slave that comes a moment before its new
+/// master has opened the epoch tries again at once, however long it has knocked at the dead one's door.
+#[derive(Default)]
+struct BackOff {
+    failed: Option<Standing>,
+    next: Duration,
+}
+
+impl BackOff {
+    /// After a session failed that `standing` had asked for, and that lasted so long.
+    fn after(&mut self, standing: &Standing, lasted: Duration) -> Duration {
+        if lasted >= STEADY || self.failed.as_ref() != Some(standing) {
+            self.failed = Some(standing.clone());
+            self.next = FIRST_BACK_OFF;
+        }
+        let wait = self.next;
+        self.next = (wait * 2).min(LAST_BACK_OFF);
+        wait
     }
 }
 
@@ -208,5 +227,33 @@ async fn acknowledge(core: &Core, config: &HaConfig, epoch: Epoch, mut to: Writi
             changed = moved.changed() => changed?,
             () = sleep(config.heartbeat) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT_ONCE: Duration = Duration::ZERO;
+
+    fn slave_of(epoch: u64, address: &str) -> Standing {
+        Standing::Slave { epoch: Epoch(epoch), ha_address: Some(address.to_owned()) }
+    }
+
+    #[test]
+    fn a_master_that_goes_on_refusing_is_tried_ever_more_rarely() {
+        let (mut back_off, master) = (BackOff::default(), slave_of(1, "r0:10912"));
+        let waits: Vec<_> = (0..9).map(|_| back_off.after(&master, AT_ONCE).as_millis()).collect();
+        assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        assert_eq!(back_off.after(&master, STEADY), FIRST_BACK_OFF, "the last session was a good one");
+    }
+
+    #[test]
+    fn a_new_master_that_is_not_ready_yet_does_not_pay_for_the_dead_ones_refusals() {
+        let mut back_off = BackOff::default();
+        for _ in 0..5 {
+            back_off.after(&slave_of(1, "r0:10912"), AT_ONCE);
+        }
+        assert_eq!(back_off.after(&slave_of(2, "r1:10912"), AT_ONCE), FIRST_BACK_OFF);
     }
 }
