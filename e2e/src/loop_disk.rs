@@ -72,15 +72,18 @@ impl LoopDisk {
         Ok(())
     }
 
-    /// Cuts the power. Perl makes the call: it is on every Debian, and this crate has no `unsafe`.
-    pub fn lose_power(&self, how: PowerLoss) -> anyhow::Result<()> {
+    /// Cuts the power, and tells when the call for it began, in microseconds since 1970. Perl makes the call: it is on every
+    /// Debian, and this crate has no `unsafe`.
+    pub fn lose_power(&self, how: PowerLoss) -> anyhow::Result<i64> {
         const SHUTDOWN: &str = "0x8004587D";
         let flags = if how == PowerLoss::AtOnce { 2 } else { 1 };
         let script = format!(
-            "open(my $disk, '<', $ARGV[0]) or die \"open: $!\"; my $flags = pack('L', {flags}); \
-             ioctl($disk, {SHUTDOWN}, $flags) // die \"ioctl: $!\";"
+            "use Time::HiRes; open(my $disk, '<', $ARGV[0]) or die \"open: $!\"; my $flags = pack('L', {flags}); \
+             my $begun = Time::HiRes::time(); ioctl($disk, {SHUTDOWN}, $flags) // die \"ioctl: $!\"; \
+             printf('%d', $begun * 1e6);"
         );
-        run(Command::new("perl").args(["-e", &script]).arg(self.path()))
+        let begun = process::run(Command::new("perl").args(["-e", &script]).arg(self.path()), None)?;
+        begun.trim().parse().with_context(|| format!("perl's time of the power loss: {begun:?}"))
     }
 
     fn image(&self) -> PathBuf {

@@ -121,8 +121,7 @@ impl Life {
         std::thread::sleep(longer + Duration::from_millis(random.u64(100..1500)));
 
         let how = if random.u8(0..4) == 0 { PowerLoss::AfterJournal } else { PowerLoss::AtOnce };
-        let fault_us = wait::now_us();
-        self.disk.lose_power(how)?;
+        let fault_us = self.disk.lose_power(how)?;
         self.faults_us.push(fault_us);
         if random.bool() {
             self.ends_by_itself()?;
@@ -206,8 +205,11 @@ impl Life {
     }
 }
 
-/// A sync that is under way in the moment of the shutdown call may be told done by the system though its extents aren't recorded: no
-/// disk without power answers. So what was acknowledged from that moment on, and isn't there, counts as unanswered.
+/// What was acknowledged after the call that cuts the power began, and isn't there, counts as unanswered: no disk without power
+/// answers, but ext4 does while it shuts down. A program that did nothing but write 3,000 bytes and `fdatasync`, over extents allocated
+/// ahead as the store's are, on 310 such disks (Linux 6.18): 19 calls that returned success during the shutdown call, or up to 0.2 ms
+/// after it, were of data that was gone; 41,000 that returned before it began were all there; and over extents that had been
+/// written once, none was lost.
 fn without_last_words(events: Vec<Event>, kept: &[Kept], fault_us: i64) -> Vec<Event> {
     let there: HashSet<(i32, i64)> = kept.iter().map(|kept| (kept.queue, kept.offset)).collect();
     let counts = |event: &Event| match event {
@@ -237,8 +239,7 @@ pub fn failing_sync(seed: u64) -> anyhow::Result<Round> {
     let named = said.lines().any(|line| line.contains("fdatasync of ") && line.contains("os error 5"));
     ensure!(named, "seed {seed}: the broker didn't say which call failed and how: {said}");
     let events = life.runtime.block_on(load.finish())?;
-    let fault_us = wait::now_us();
-    life.disk.lose_power(PowerLoss::AtOnce)?;
+    let fault_us = life.disk.lose_power(PowerLoss::AtOnce)?;
     life.disk.unmount()?;
     life.disk.mount()?;
     let begun = Instant::now();
