@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::api::crd_yaml;
 use crate::plan::Layout;
+use crate::platform::kubernetes::run;
 use crate::platform::local::control::{Answer, Request, ask};
 use crate::platform::local::installation::Options;
 use crate::platform::local::placement::Placement;
@@ -34,6 +35,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Keep the BrokerGroups of a Kubernetes cluster, from a pod of it.
+    Run(Run),
     /// Groups on this machine, without Kubernetes.
     #[command(subcommand)]
     Local(Local),
@@ -113,6 +116,57 @@ struct Up {
     suspicion_gap: Option<u32>,
 }
 
+#[derive(Debug, Args)]
+struct Run {
+    /// The brokers' image, for groups that name none.
+    #[arg(long)]
+    image: String,
+    /// Name servers that brokers register at: `host:port`, `;` between them.
+    #[arg(long, value_name = "ADDRESSES")]
+    nameservers: String,
+    /// The Service by which brokers find the elector: in this pod's namespace, without selector.
+    #[arg(long, value_name = "NAME")]
+    elector_service: String,
+    /// Where the elector listens.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9880")]
+    elector_listen: SocketAddr,
+    /// Where probes are answered.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    http_listen: SocketAddr,
+    /// A namespace whose groups are kept; once each [default: all].
+    #[arg(long, value_name = "NAMESPACE")]
+    namespace: Vec<String>,
+    /// This pod's name.
+    #[arg(long, env = "POD_NAME")]
+    pod_name: String,
+    /// This pod's namespace.
+    #[arg(long, env = "POD_NAMESPACE")]
+    pod_namespace: String,
+    /// This pod's address.
+    #[arg(long, env = "POD_IP")]
+    pod_ip: IpAddr,
+}
+
+impl Run {
+    async fn run(self) -> anyhow::Result<()> {
+        let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+        let logging = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr);
+        logging.try_init().map_err(|error| anyhow!("can't set up the log: {error}"))?;
+        run::run(run::Options {
+            image: self.image,
+            name_servers: self.nameservers,
+            elector_service: self.elector_service,
+            elector_listen: self.elector_listen,
+            http_listen: self.http_listen,
+            namespaces: self.namespace,
+            pod_name: self.pod_name,
+            namespace: self.pod_namespace,
+            pod_ip: self.pod_ip,
+        })
+        .await
+    }
+}
+
 impl Place {
     fn dir(&self) -> anyhow::Result<PathBuf> {
         self.dir.clone().map_or_else(default_dir, Ok)
@@ -130,6 +184,7 @@ impl Cli {
     /// Carries out what was asked.
     pub async fn run(self) -> anyhow::Result<()> {
         match self.command {
+            Verb::Run(run) => run.run().await,
             Verb::Crd => print(&crd_yaml()?),
             Verb::Local(Local::Up(up)) => up.run().await,
             Verb::Local(Local::Status { json, place }) => status(json, &place).await,

@@ -44,6 +44,18 @@ pub enum RecordError {
         /// What is wrong with it.
         why: String,
     },
+    /// What the platform's API said, or that it said nothing.
+    #[error("group record in the status of BrokerGroup {group}: {doing}: {why}")]
+    Api {
+        /// `<namespace>/<name>`
+        group: String,
+        /// What was tried.
+        doing: &'static str,
+        /// What was said.
+        why: String,
+        /// Whether it may have been done all the same.
+        uncertain: bool,
+    },
     /// The new record may or may not survive a crash.
     #[error("group record {}: not certainly on disk: {why}; the elector must be restarted to read it again", path.display())]
     Uncertain {
@@ -57,6 +69,6 @@ pub enum RecordError {
 impl RecordError {
     /// Whether the record may have been written all the same.
     pub fn is_uncertain(&self) -> bool {
-        matches!(self, Self::Uncertain { .. })
+        matches!(self, Self::Uncertain { .. } | Self::Api { uncertain: true, .. })
     }
 }

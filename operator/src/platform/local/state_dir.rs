@@ -1,6 +1,5 @@
 //! The state directory: one operator at a time, and a secret a group.
 
-use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -11,9 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::plan::Layout;
-
-/// Random bytes of a group's secret.
-const TOKEN_BYTES: usize = 32;
+use crate::platform::token;
 
 /// A locked state directory. The lock ends with this value, and with the process.
 #[derive(Debug)]
@@ -68,7 +65,9 @@ impl StateDir {
         fs::create_dir_all(self.layout.group(group))
             .with_context(|| format!("can't make the directory of group {group}"))?;
         match fs::read_to_string(&path) {
-            Ok(token) if token.len() == 2 * TOKEN_BYTES && token.chars().all(|c| c.is_ascii_hexdigit()) => Ok(token),
+            Ok(token) if token.len() == 2 * token::TOKEN_BYTES && token.chars().all(|c| c.is_ascii_hexdigit()) => {
+                Ok(token)
+            }
             Ok(_) => bail!("{} is no token; remove it while nothing runs, and a new one is made", path.display()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => make_token(&path),
             Err(error) => Err(error).with_context(|| format!("can't read {}", path.display())),
@@ -100,15 +99,7 @@ fn mention(pid: &str) -> String {
 }
 
 fn make_token(path: &Path) -> anyhow::Result<String> {
-    let mut random = [0; TOKEN_BYTES];
-    File::open("/dev/urandom")
-        .and_then(|mut source| source.read_exact(&mut random))
-        .context("can't read /dev/urandom")?;
-    let mut token = String::with_capacity(2 * TOKEN_BYTES);
-    for byte in random {
-        // Writing to a String can't fail.
-        write!(token, "{byte:02x}").ok();
-    }
+    let token = token::random().context("can't read /dev/urandom")?;
     write_private(path, token.as_bytes())?;
     Ok(token)
 }
@@ -153,7 +144,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
         let token = state.token("a").unwrap();
-        assert_eq!(token.len(), 2 * TOKEN_BYTES);
+        assert_eq!(token.len(), 2 * token::TOKEN_BYTES);
         assert_eq!(state.token("a").unwrap(), token);
         assert_ne!(state.token("b").unwrap(), token);
         let mode = fs::metadata(state.layout().token("a")).unwrap().permissions().mode();

@@ -1,0 +1,26 @@
+//! Kubernetes: the group record in a `BrokerGroup`'s status, pods and what belongs to them, one leading operator.
+//!
+//! - [`lease`]: which of the operators leads. Every write asks it first.
+//! - [`record_status`]: the group record, by compare-and-set.
+//! - [`board`]: what the elector says becomes the slice behind the master's Service, and Events.
+//! - [`evidence`]: what kubelets say of ended containers.
+//! - [`reconcile`]: read, plan, apply, one step, status.
+//! - [`run`]: all of it, for as long as this operator leads.
+//!
+//! What it asks of the API, for whoever grants it: `brokergroups` get, list, watch; `brokergroups/status` patch; `pods` get, list,
+//! watch, create, delete; `services`, `configmaps`, `persistentvolumeclaims`, `poddisruptionbudgets`, `networkpolicies` patch;
+//! `services`, `secrets` get; `secrets` create; `endpointslices` get, create, update; `events.k8s.io/events` create, patch; in its own
+//! namespace `leases` and `endpointslices` get, create, update.
+
+mod api;
+mod board;
+mod evidence;
+mod http;
+mod lease;
+#[cfg(test)]
+mod mock;
+mod reconcile;
+mod record_status;
+pub mod run;
+mod slices;
+mod status;

@@ -1,0 +1,333 @@
+//! One group, once: read, plan, apply, one step, status.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gantry_replication::elector::Config;
+use gantry_replication::master::Mode;
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::discovery::ApiResource;
+use kube::{Api, Client};
+use parking_lot::Mutex;
+use tracing::{info, warn};
+
+use super::api::{CallError, call};
+use super::board::Board;
+use super::lease::Leadership;
+use super::record_status::StatusRecord;
+use super::slices::Place;
+use super::status::{is_news, observe, patch, pod_seen, standing, status};
+use crate::api::{BrokerGroup, ReplicationMode};
+use crate::elector::{ElectorServer, Group, View};
+use crate::plan::kubernetes::{
+    Blueprint, GROUP_LABEL, Kind, Object, PodSeen, REPLICA_LABEL, Site, Standing, Step, Wanted, next_step,
+};
+
+/// Who the API server says applied it.
+pub(super) const MANAGER: &str = "gantry-operator";
+
+/// Objects that have not changed are applied again after so long, should somebody have changed them.
+const APPLY_AGAIN: Duration = Duration::from_mins(1);
+/// Offsets in the status are at most so old.
+const STATUS_AGAIN: Duration = Duration::from_secs(10);
+/// After a switchover that failed, unless the master is leaving.
+const SWITCH_AGAIN: Duration = Duration::from_secs(30);
+
+/// What all groups share.
+pub(super) struct Context {
+    pub(super) client: Client,
+    pub(super) site: Site,
+    pub(super) leadership: Leadership,
+    pub(super) elector: ElectorServer,
+    pub(super) board: Arc<Board>,
+    /// By id.
+    pub(super) known: Mutex<BTreeMap<String, Known>>,
+}
+
+/// What is remembered of a group: nothing that isn't made anew by an operator that starts.
+#[derive(Default)]
+pub(super) struct Known {
+    uid: String,
+    /// As the elector has it.
+    electorate: Option<(Vec<String>, ReplicationMode, u8, String)>,
+    /// What was applied, and when.
+    applied: BTreeMap<(Kind, String), (Object, Instant)>,
+    status_at: Option<Instant>,
+    no_switch_before: Option<Instant>,
+}
+
+impl Known {
+    /// The `BrokerGroup`'s own.
+    pub(super) fn uid(&self) -> String {
+        self.uid.clone()
+    }
+}
+
+/// Reconciles a group; after how long to look again.
+pub(super) async fn reconcile(group: &BrokerGroup, context: &Context) -> Result<Duration, CallError> {
+    context.leadership.check()?;
+    let one = One { context, namespace: group.metadata.namespace.clone().unwrap_or_default(), group };
+    if group.metadata.deletion_timestamp.is_some() {
+        context.forget(&one.id());
+        return Ok(STATUS_AGAIN);
+    }
+    match Blueprint::new(group, &context.site) {
+        Ok(blueprint) => one.reconcile(&blueprint).await,
+        Err(invalid) => {
+            let standing = Standing { invalid: Some(invalid.to_string()), ..Standing::default() };
+            let view = context.elector.view(&one.id()).unwrap_or_default();
+            one.write_status(&standing, &Step::Settled, &view).await?;
+            Ok(APPLY_AGAIN)
+        }
+    }
+}
+
+impl Context {
+    /// The group is gone.
+    pub(super) fn forget(&self, id: &str) {
+        if self.known.lock().remove(id).is_some() {
+            info!(group = id, "the group is gone");
+        }
+        self.elector.remove(id);
+        self.board.remove(id);
+    }
+}
+
+struct One<'a> {
+    context: &'a Context,
+    namespace: String,
+    group: &'a BrokerGroup,
+}
+
+impl One<'_> {
+    fn name(&self) -> &str {
+        self.group.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    fn id(&self) -> String {
+        format!("{}/{}", self.namespace, self.name())
+    }
+
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.context.client.clone(), &self.namespace)
+    }
+
+    async fn reconcile(&self, blueprint: &Blueprint) -> Result<Duration, CallError> {
+        let pods = self.read_pods().await?;
+        let token = self.token(blueprint).await?;
+        self.let_elect(blueprint, &pods, &token);
+        let refused = self.apply_all(blueprint).await?;
+        let view = self.context.elector.view(&self.id()).unwrap_or_default();
+        let seen = observe(pods, &view);
+        let replicas: BTreeSet<_> = blueprint.plan.replicas.iter().map(|replica| replica.name.clone()).collect();
+        let hash = blueprint.spec_hash();
+        let wanted = Wanted {
+            replicas: &replicas,
+            hash: &hash,
+            min_in_sync: usize::from(blueprint.plan.min_in_sync),
+            preferred: blueprint.plan.preferred_master.as_deref(),
+        };
+        let step = if refused.is_some() {
+            Step::Wait("Kubernetes refused an object".to_owned())
+        } else {
+            next_step(wanted, &seen)
+        };
+        let trouble = self.context.board.trouble(&self.id());
+        let standing = Standing { refused, ..standing(blueprint, &seen, &view, trouble) };
+        self.write_status(&standing, &step, &view).await?;
+        self.take(blueprint, &step).await
+    }
+
+    async fn read_pods(&self) -> Result<BTreeMap<String, PodSeen>, CallError> {
+        let ours = ListParams::default().labels(&format!("{GROUP_LABEL}={}", self.name()));
+        let pods = call(self.pods().list(&ours)).await?;
+        let named = pods.items.iter().filter_map(|pod| {
+            let replica = pod.metadata.labels.as_ref()?.get(REPLICA_LABEL)?;
+            Some((replica.clone(), pod_seen(pod)))
+        });
+        Ok(named.collect())
+    }
+
+    /// The group's secret, made if it isn't there.
+    async fn token(&self, blueprint: &Blueprint) -> Result<String, CallError> {
+        let api: Api<Secret> = Api::namespaced(self.context.client.clone(), &self.namespace);
+        let name = blueprint.token_secret_name();
+        loop {
+            if let Some(secret) = call(api.get_opt(&name)).await? {
+                let bytes = secret.data.and_then(|mut data| data.remove("token"));
+                let text = bytes.and_then(|bytes| String::from_utf8(bytes.0).ok());
+                return text.filter(|text| !text.is_empty()).ok_or(CallError::NoToken(name));
+            }
+            let token = crate::platform::token::random().map_err(CallError::Random)?;
+            let secret = serde_json::from_value(blueprint.token_secret(&token)).map_err(kube::Error::SerdeError)?;
+            self.context.leadership.check()?;
+            match call(api.create(&PostParams::default(), &secret)).await {
+                Ok(_) => return Ok(token),
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The elector decides for the replicas that there shall be, and for those that there still are.
+    fn let_elect(&self, blueprint: &Blueprint, pods: &BTreeMap<String, PodSeen>, token: &str) {
+        let (plan, id) = (&blueprint.plan, self.id());
+        let planned = plan.replicas.iter().map(|replica| replica.name.clone());
+        let names: BTreeSet<_> = planned.chain(pods.keys().cloned()).collect();
+        let names: Vec<_> = names.into_iter().collect();
+        let electorate = Some((names.clone(), plan.mode, plan.min_in_sync, token.to_owned()));
+        {
+            let mut known = self.context.known.lock();
+            let known = known.entry(id.clone()).or_default();
+            if known.uid == blueprint.uid && known.electorate == electorate {
+                return;
+            }
+            if known.uid != blueprint.uid {
+                *known = Known { uid: blueprint.uid.clone(), ..Known::default() };
+                let (namespace, group) = (self.namespace.clone(), self.name().to_owned());
+                self.context.board.add(&id, Place { namespace, group, uid: blueprint.uid.clone() });
+            }
+            known.electorate = electorate;
+        }
+        let mode = match plan.mode {
+            ReplicationMode::Sync => Mode::Sync,
+            ReplicationMode::Async => Mode::Async,
+        };
+        let config = Config::new(names, mode, usize::from(plan.min_in_sync));
+        let api = Api::namespaced(self.context.client.clone(), &self.namespace);
+        let store = StatusRecord::new(api, self.group, self.context.leadership.clone());
+        info!(group = id, "the elector decides for this group");
+        self.context.elector.add(Group { id, name: plan.name.clone(), token: token.to_owned(), config }, store);
+    }
+
+    /// Applies everything but pods; what Kubernetes refused, if it did.
+    async fn apply_all(&self, blueprint: &Blueprint) -> Result<Option<String>, CallError> {
+        let services: Api<Service> = Api::namespaced(self.context.client.clone(), &self.namespace);
+        let name = blueprint.master_service_name();
+        let master_ip = |service: &Service| service.spec.as_ref()?.cluster_ip.as_ref()?.parse::<IpAddr>().ok();
+        let mut ip = call(services.get_opt(&name)).await?.as_ref().and_then(master_ip);
+        if ip.is_none() {
+            let service = blueprint.objects(None).into_iter().find(|object| object.name == name);
+            if let Some(refused) = self.apply(service.as_slice()).await? {
+                return Ok(Some(refused));
+            }
+            ip = call(services.get_opt(&name)).await?.as_ref().and_then(master_ip);
+        }
+        if ip.is_none() {
+            return Ok(Some(format!("Service {name} has no cluster IP; delete it, and it is made anew")));
+        }
+        self.apply(&blueprint.objects(ip)).await
+    }
+
+    /// One that is refused doesn't keep the others from being applied.
+    async fn apply(&self, objects: &[Object]) -> Result<Option<String>, CallError> {
+        let mut refused = Vec::new();
+        for object in objects {
+            let key = (object.kind, object.name.clone());
+            let fresh = self.context.known.lock().get(&self.id()).is_some_and(|known| {
+                known.applied.get(&key).is_some_and(|(same, at)| same == object && at.elapsed() < APPLY_AGAIN)
+            });
+            if fresh {
+                continue;
+            }
+            let params = PatchParams::apply(MANAGER).force();
+            self.context.leadership.check()?;
+            match call(self.api_of(object.kind).patch(&object.name, &params, &Patch::Apply(&object.body))).await {
+                Ok(_) => {
+                    if let Some(known) = self.context.known.lock().get_mut(&self.id()) {
+                        known.applied.insert(key, (object.clone(), Instant::now()));
+                    }
+                }
+                Err(error) if matches!(error.code(), Some(400 | 403 | 404 | 422)) => {
+                    refused.push(format!("{:?} {}: {error}", object.kind, object.name));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((!refused.is_empty()).then(|| refused.join("; ")))
+    }
+
+    fn api_of(&self, kind: Kind) -> Api<DynamicObject> {
+        let (group, version, plural) = kind.api();
+        let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+        let resource = ApiResource {
+            group: group.to_owned(),
+            version: version.to_owned(),
+            api_version,
+            kind: format!("{kind:?}"),
+            plural: plural.to_owned(),
+        };
+        Api::namespaced_with(self.context.client.clone(), &self.namespace, &resource)
+    }
+
+    async fn write_status(&self, standing: &Standing, step: &Step, view: &View) -> Result<(), CallError> {
+        let id = self.id();
+        let new = status(self.group, standing, step, view, self.context.board.last_failover(&id));
+        let due = |known: &Known| known.status_at.is_none_or(|at| at.elapsed() >= STATUS_AGAIN);
+        let due = self.context.known.lock().get(&id).is_none_or(due);
+        if !due && !is_news(&new, self.group.status.as_ref()) {
+            return Ok(());
+        }
+        let api: Api<BrokerGroup> = Api::namespaced(self.context.client.clone(), &self.namespace);
+        let params = PatchParams::apply(MANAGER).force();
+        self.context.leadership.check()?;
+        call(api.patch_status(self.name(), &params, &Patch::Apply(patch(self.name(), &new)))).await?;
+        if let Some(known) = self.context.known.lock().get_mut(&id) {
+            known.status_at = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Takes the step; after how long to look again.
+    async fn take(&self, blueprint: &Blueprint, step: &Step) -> Result<Duration, CallError> {
+        self.context.leadership.check()?;
+        match step {
+            Step::Create(replicas) => {
+                for replica in replicas {
+                    info!(group = self.id(), replica, "making its pod");
+                    let pod = serde_json::from_value(blueprint.pod(replica).body).map_err(kube::Error::SerdeError)?;
+                    match call(self.pods().create(&PostParams::default(), &pod)).await {
+                        Err(error) if !error.is_conflict() => return Err(error),
+                        _ => {}
+                    }
+                }
+            }
+            Step::Delete { replica, uid, why } => {
+                info!(group = self.id(), replica, why, "deleting its pod");
+                let preconditions = Some(Preconditions { uid: Some(uid.clone()), resource_version: None });
+                let params = DeleteParams { preconditions, ..DeleteParams::default() };
+                match call(self.pods().delete(replica, &params)).await {
+                    Err(error) if !matches!(error.code(), Some(404 | 409)) => return Err(error),
+                    _ => {}
+                }
+            }
+            Step::Switchover { to, why } => self.switch_over(to, why).await,
+            Step::Wait(_) => return Ok(Duration::from_secs(2)),
+            Step::Settled => return Ok(STATUS_AGAIN),
+        }
+        Ok(Duration::from_secs(1))
+    }
+
+    async fn switch_over(&self, to: &str, why: &str) {
+        let id = self.id();
+        let leaving = why.contains("deleted");
+        let held = |known: &Known| known.no_switch_before.is_some_and(|at| Instant::now() < at);
+        if !leaving && self.context.known.lock().get(&id).is_some_and(held) {
+            return;
+        }
+        info!(group = id, to, why, "switching over");
+        if let Err(reason) = self.context.elector.switchover(&id, to).await {
+            warn!(group = id, to, reason, "not switched over");
+            if let Some(known) = self.context.known.lock().get_mut(&id) {
+                known.no_switch_before = Some(Instant::now() + SWITCH_AGAIN);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "reconcile_tests.rs"]
+mod tests;

@@ -1,0 +1,116 @@
+//! A group over an API server that is none.
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc::unbounded_channel;
+
+use super::super::mock::Mock;
+use super::*;
+
+const GROUP: &str = "/apis/gantry.rs/v1alpha1/namespaces/shop/brokergroups/broker-a";
+
+async fn context(mock: &Mock, leadership: Leadership) -> Context {
+    let (notices, _told) = unbounded_channel();
+    let board = Arc::new(Board::new(mock.client(), leadership.clone(), notices));
+    let listener = Arc::clone(&board) as Arc<dyn crate::elector::Listener>;
+    Context {
+        client: mock.client(),
+        site: Site { image: "gantry:1".to_owned(), name_servers: "ns:9876".to_owned(), elector: "e:9880".to_owned() },
+        leadership,
+        elector: ElectorServer::listen("127.0.0.1:0".parse().unwrap(), listener).await.unwrap(),
+        board,
+        known: Mutex::default(),
+    }
+}
+
+fn put_group(mock: &Mock, spec: &Value) {
+    mock.put(
+        GROUP,
+        json!({
+            "apiVersion": "gantry.rs/v1alpha1", "kind": "BrokerGroup",
+            "metadata": {"name": "broker-a", "namespace": "shop", "uid": "u1", "generation": 1}, "spec": spec,
+        }),
+    );
+}
+
+fn group(mock: &Mock) -> BrokerGroup {
+    serde_json::from_value(mock.get(GROUP).unwrap()).unwrap()
+}
+
+fn condition(mock: &Mock, type_: &str) -> String {
+    let status = group(mock).status.unwrap();
+    let condition = status.conditions.into_iter().find(|condition| condition.type_ == type_).unwrap();
+    format!("{} {}: {}", condition.status, condition.reason, condition.message)
+}
+
+#[tokio::test]
+async fn a_new_group_gets_all_its_objects_its_elector_and_a_status() {
+    let mock = Mock::start();
+    put_group(&mock, &json!({"replicas": 2}));
+    let context = context(&mock, Leadership::for_tests()).await;
+    reconcile(&group(&mock), &context).await.unwrap();
+    let core = "/api/v1/namespaces/shop";
+    let expected = [
+        format!("{core}/configmaps/broker-a"),
+        format!("{core}/persistentvolumeclaims/data-broker-a-0"),
+        format!("{core}/persistentvolumeclaims/data-broker-a-1"),
+        format!("{core}/pods/broker-a-0"),
+        format!("{core}/pods/broker-a-1"),
+        format!("{core}/secrets/broker-a-token"),
+        format!("{core}/services/broker-a"),
+        format!("{core}/services/broker-a-master"),
+        GROUP.to_owned(),
+        "/apis/networking.k8s.io/v1/namespaces/shop/networkpolicies/broker-a".to_owned(),
+        "/apis/policy/v1/namespaces/shop/poddisruptionbudgets/broker-a".to_owned(),
+    ];
+    assert_eq!(mock.paths(), expected);
+    assert_eq!(context.elector.groups(), ["shop/broker-a"]);
+    assert!(condition(&mock, "Progressing").starts_with("True Creating"));
+    assert!(condition(&mock, "Ready").starts_with("False NoMaster"));
+    assert_eq!(group(&mock).status.unwrap().observed_generation, Some(1));
+    context.forget("shop/broker-a");
+    assert!(context.elector.groups().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_as_it_shall_be_is_not_written_again() {
+    let mock = Mock::start();
+    put_group(&mock, &json!({}));
+    let context = context(&mock, Leadership::for_tests()).await;
+    for _ in 0..2 {
+        reconcile(&group(&mock), &context).await.unwrap();
+    }
+    let before = mock.patches();
+    reconcile(&group(&mock), &context).await.unwrap();
+    assert_eq!(mock.patches(), before);
+}
+
+#[tokio::test]
+async fn an_invalid_group_says_so_and_nothing_is_made() {
+    let mock = Mock::start();
+    put_group(&mock, &json!({"config": {"brokerId": "7"}}));
+    let context = context(&mock, Leadership::for_tests()).await;
+    reconcile(&group(&mock), &context).await.unwrap();
+    assert_eq!(mock.paths(), [GROUP]);
+    let ready = condition(&mock, "Ready");
+    assert!(ready.starts_with("False InvalidSpec: BrokerGroup broker-a: spec.config.brokerId"), "{ready}");
+}
+
+#[tokio::test]
+async fn too_many_requests_are_an_error_that_is_tried_again() {
+    let mock = Mock::start();
+    put_group(&mock, &json!({}));
+    let context = context(&mock, Leadership::for_tests()).await;
+    mock.refuse_all_with(429);
+    let error = reconcile(&group(&mock), &context).await.map(drop).unwrap_err();
+    assert_eq!(error.code(), Some(429));
+    assert!(error.to_string().contains("refused by the test (429"), "{error}");
+}
+
+#[tokio::test]
+async fn who_does_not_lead_makes_nothing() {
+    let mock = Mock::start();
+    put_group(&mock, &json!({}));
+    let context = context(&mock, Leadership::default()).await;
+    assert!(matches!(reconcile(&group(&mock), &context).await, Err(CallError::NotLeading)));
+    assert_eq!(mock.paths(), [GROUP]);
+}

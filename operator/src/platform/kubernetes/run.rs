@@ -1,0 +1,264 @@
+//! `gantry-operator run`: waits until it leads, and then keeps every group until it doesn't.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use futures::StreamExt as _;
+use gantry_replication::elector::Notice;
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod, Service};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::controller::{Action, Controller, Error as ControllerError};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::watcher::{self, Event as WatchEvent, watcher};
+use kube::{Api, Client};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::api::CallError;
+use super::board::Board;
+use super::evidence::{Death, Deaths};
+use super::http::{Health, serve};
+use super::lease::{Candidate, Leadership};
+use super::reconcile::{Context, MANAGER, reconcile};
+use super::slices::lead_to_elector;
+use crate::api::BrokerGroup;
+use crate::elector::{ElectorServer, Listener};
+use crate::plan::kubernetes::{BROKER, Site};
+
+/// The lease that all operators of one installation want.
+const LEASE: &str = "gantry-operator";
+
+/// A reconcile that takes longer hangs: it is ended, told, and tried again. A switchover is the longest of what it may do.
+const RECONCILE_PATIENCE: Duration = Duration::from_mins(1);
+
+/// After a reconcile that failed.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// What this operator is told at its start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The brokers' image where a group names none.
+    pub image: String,
+    /// Name servers: `host:port` with `;` between them.
+    pub name_servers: String,
+    /// The Service, without selector and in `namespace`, by which brokers find the elector.
+    pub elector_service: String,
+    /// Where the elector listens.
+    pub elector_listen: SocketAddr,
+    /// Where probes are answered.
+    pub http_listen: SocketAddr,
+    /// Namespaces whose groups it keeps; none: all.
+    pub namespaces: Vec<String>,
+    /// This pod's name.
+    pub pod_name: String,
+    /// This pod's namespace.
+    pub namespace: String,
+    /// This pod's address.
+    pub pod_ip: IpAddr,
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let client =
+        Client::try_default().await.context("no way to the API server is known: neither in a pod nor by KUBECONFIG")?;
+    let api = Api::namespaced(client.clone(), &options.namespace);
+    let mut candidate = Candidate::new(api, LEASE, &options.pod_name);
+    let health = Health::new(candidate.leadership().clone());
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let outcome = tokio::select! {
+        outcome = lead_again_and_again(&client, &options, &mut candidate) => outcome,
+        outcome = serve(options.http_listen, health) => outcome,
+        _signal = terminate.recv() => Ok(()),
+        _signal = interrupt.recv() => Ok(()),
+    };
+    candidate.release().await;
+    outcome
+}
+
+async fn lead_again_and_again(client: &Client, options: &Options, candidate: &mut Candidate) -> anyhow::Result<()> {
+    loop {
+        candidate.until_leading().await;
+        let leadership = candidate.leadership().clone();
+        tokio::select! {
+            () = candidate.until_lost() => {}
+            outcome = lead(client, options, leadership) => outcome?,
+        }
+    }
+}
+
+/// For as long as it isn't dropped: with it end the elector, its sessions, and every reconcile.
+async fn lead(client: &Client, options: &Options, leadership: Leadership) -> anyhow::Result<()> {
+    let (notices, told) = unbounded_channel();
+    let board = Arc::new(Board::new(client.clone(), leadership.clone(), notices));
+    let elector = ElectorServer::listen(options.elector_listen, Arc::clone(&board) as Arc<dyn Listener>)
+        .await
+        .with_context(|| format!("the elector can't listen at {}", options.elector_listen))?;
+    let port = elector.local_addr().port();
+    let Options { namespace, elector_service, .. } = options;
+    let context = Arc::new(Context {
+        client: client.clone(),
+        site: Site {
+            image: options.image.clone(),
+            name_servers: options.name_servers.clone(),
+            elector: format!("{elector_service}.{namespace}.svc:{port}"),
+        },
+        leadership: leadership.clone(),
+        elector,
+        board,
+        known: parking_lot::Mutex::default(),
+    });
+    let mut tasks = JoinSet::new();
+    let scopes = scopes(client, &options.namespaces);
+    for scope in scopes {
+        tasks.spawn(keep_groups(scope.clone(), Arc::clone(&context)));
+        tasks.spawn(follow_pods(scope, Arc::clone(&context)));
+    }
+    tasks.spawn(write_events(client.clone(), options.pod_name.clone(), Arc::clone(&context), told));
+    let own = options.clone();
+    tasks.spawn(async move { keep_elector_address(&context.client, &leadership, &own, port).await });
+    match tasks.join_next().await {
+        Some(Ok(())) => bail!("a part of the operator has ended"),
+        Some(Err(error)) => Err(error).context("a part of the operator has failed"),
+        None => bail!("nothing to do"),
+    }
+}
+
+/// One, or all, namespaces.
+#[derive(Clone)]
+struct Scope {
+    client: Client,
+    namespace: Option<String>,
+}
+
+impl Scope {
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        }
+    }
+}
+
+fn scopes(client: &Client, namespaces: &[String]) -> Vec<Scope> {
+    let scope = |namespace| Scope { client: client.clone(), namespace };
+    if namespaces.is_empty() {
+        return vec![scope(None)];
+    }
+    namespaces.iter().map(|namespace| scope(Some(namespace.clone()))).collect()
+}
+
+/// Kube's controller queues each group once, runs groups beside each other, and lists anew after a 410.
+async fn keep_groups(scope: Scope, context: Arc<Context>) {
+    let ours = || watcher::Config::default().labels(&format!("app.kubernetes.io/name={BROKER}"));
+    let controller = Controller::new(scope.api::<BrokerGroup>(), watcher::Config::default())
+        .owns(scope.api::<Pod>(), ours())
+        .owns(scope.api::<Service>(), ours())
+        .owns(scope.api::<PersistentVolumeClaim>(), ours());
+    let reconciled = controller.run(
+        |group, context| async move {
+            match timeout(RECONCILE_PATIENCE, reconcile(&group, &context)).await {
+                Ok(done) => done.map(Action::requeue),
+                Err(_elapsed) => Err(CallError::Timeout),
+            }
+        },
+        |_, _, _| Action::requeue(RETRY),
+        Arc::clone(&context),
+    );
+    let told = reconciled.for_each(|done| {
+        match done {
+            Ok(_) => {}
+            Err(ControllerError::ObjectNotFound(gone)) => {
+                context.forget(&format!("{}/{}", gone.namespace.as_deref().unwrap_or_default(), gone.name));
+            }
+            Err(error) => warn!(%error, "a group is not as it shall be yet"),
+        }
+        std::future::ready(())
+    });
+    told.await;
+}
+
+/// Tells the elector what kubelets say of ended containers.
+async fn follow_pods(scope: Scope, context: Arc<Context>) {
+    let ours = watcher::Config::default().labels(&format!("app.kubernetes.io/name={BROKER}"));
+    let mut deaths = Deaths::default();
+    let mut events = std::pin::pin!(watcher(scope.api::<Pod>(), ours).default_backoff());
+    while let Some(event) = events.next().await {
+        let death = match event {
+            Ok(WatchEvent::Apply(pod) | WatchEvent::InitApply(pod)) => deaths.look(&pod),
+            Ok(WatchEvent::Delete(pod)) => deaths.gone(&pod),
+            Ok(WatchEvent::Init | WatchEvent::InitDone) => None,
+            Err(error) => {
+                warn!(%error, "pods can't be followed");
+                None
+            }
+        };
+        if let Some(Death { id, replica }) = death {
+            info!(group = id, replica, "its container has ended");
+            context.elector.ended(&id, &replica);
+        }
+    }
+}
+
+async fn write_events(
+    client: Client,
+    instance: String,
+    context: Arc<Context>,
+    mut told: UnboundedReceiver<(String, Notice)>,
+) {
+    let recorder = Recorder::new(client, Reporter { controller: MANAGER.to_owned(), instance: Some(instance) });
+    while let Some((id, notice)) = told.recv().await {
+        let Some((namespace, name)) = id.split_once('/') else { continue };
+        let uid = context.known.lock().get(&id).map(super::reconcile::Known::uid);
+        let regarding = ObjectReference {
+            api_version: Some("gantry.rs/v1alpha1".to_owned()),
+            kind: Some("BrokerGroup".to_owned()),
+            name: Some(name.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            uid,
+            ..ObjectReference::default()
+        };
+        if let Err(error) = recorder.publish(&event(&notice), &regarding).await {
+            warn!(group = id, %notice, %error, "an Event was not written");
+        }
+    }
+}
+
+fn event(notice: &Notice) -> Event {
+    let (type_, reason) = match notice {
+        Notice::Started { .. } => (EventType::Normal, "FirstMaster"),
+        Notice::Elected { .. } if notice.is_failover() => (EventType::Warning, "Failover"),
+        Notice::Elected { .. } => (EventType::Normal, "Switchover"),
+        Notice::Unclean { .. } => (EventType::Warning, "UncleanElection"),
+        Notice::CutOff { .. } => (EventType::Warning, "ElectorCutOff"),
+        Notice::Degraded { .. } => (EventType::Warning, "Degraded"),
+        Notice::Restored { .. } => (EventType::Normal, "Restored"),
+        Notice::Cut { .. } => (EventType::Warning, "DivergentTailCut"),
+        Notice::Stuck(_) => (EventType::Warning, "NoMaster"),
+    };
+    let note = notice.to_string().chars().take(1000).collect();
+    Event { type_, reason: reason.to_owned(), note: Some(note), action: "Elect".to_owned(), secondary: None }
+}
+
+/// Brokers find the elector by a Service without selector: its slice is written as soon as this operator leads, and mended if somebody
+/// changes it. Readiness would be slower by a kubelet's probe, and a lost node's operator would stay in it for most of a minute.
+async fn keep_elector_address(client: &Client, leadership: &Leadership, options: &Options, port: u16) {
+    let place = (options.namespace.as_str(), options.elector_service.as_str());
+    loop {
+        let pause = match lead_to_elector(client, leadership, place, (options.pod_ip, port)).await {
+            Ok(_) => Duration::from_secs(10),
+            Err(error) => {
+                warn!(service = options.elector_service, %error, "brokers can't be told where the elector is");
+                Duration::from_millis(500)
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}

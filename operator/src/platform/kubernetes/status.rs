@@ -1,0 +1,101 @@
+//! A group's status, but for the record, which the elector writes.
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::api::{BrokerGroup, BrokerGroupStatus, LastFailover, ReplicaStatus};
+use crate::elector::View;
+use crate::plan::kubernetes::{Blueprint, HASH_ANNOTATION, Observed, PodSeen, Standing, Step, conditions};
+
+/// A pod as the plan sees it.
+pub(super) fn pod_seen(pod: &Pod) -> PodSeen {
+    let metadata = &pod.metadata;
+    let status = pod.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or_default();
+    PodSeen {
+        uid: metadata.uid.clone().unwrap_or_default(),
+        hash: metadata.annotations.as_ref().and_then(|all| all.get(HASH_ANNOTATION)).cloned().unwrap_or_default(),
+        ready: conditions.iter().any(|it| it.type_ == "Ready" && it.status == "True"),
+        deleting: metadata.deletion_timestamp.is_some(),
+        ended: phase == "Failed" || phase == "Succeeded",
+    }
+}
+
+/// Adds what the elector knows to what is seen of pods.
+pub(super) fn observe(pods: impl IntoIterator<Item = (String, PodSeen)>, view: &View) -> Observed {
+    let record = view.record.as_ref();
+    let in_sync = view.replicas.iter().filter(|(_, seen)| {
+        // Another disk under the same name is another member.
+        record.is_some_and(|record| record.in_sync.contains(&seen.hello.member))
+    });
+    Observed {
+        pods: pods.into_iter().collect(),
+        master: record.filter(|_| view.serving).map(|record| record.master.name.clone()),
+        in_sync: in_sync.map(|(name, seen)| (name.clone(), seen.report.max_offset)).collect(),
+    }
+}
+
+/// How a group stands, for its conditions.
+pub(super) fn standing(blueprint: &Blueprint, seen: &Observed, view: &View, trouble: Option<String>) -> Standing {
+    let master = seen.master.as_ref().and_then(|name| view.replicas.get(name));
+    Standing {
+        master: seen.master.clone(),
+        in_sync: view.record.as_ref().map_or(0, |record| record.in_sync.len()),
+        replicas: blueprint.plan.replicas.len(),
+        min_in_sync: usize::from(blueprint.plan.min_in_sync),
+        degraded: master.is_some_and(|seen| seen.report.degraded),
+        ready_pods: seen.pods.values().filter(|pod| pod.ready && !pod.deleting).count(),
+        trouble,
+        ..Standing::default()
+    }
+}
+
+/// The status to apply.
+pub(super) fn status(
+    group: &BrokerGroup,
+    standing: &Standing,
+    step: &Step,
+    view: &View,
+    last_failover: Option<LastFailover>,
+) -> BrokerGroupStatus {
+    let before = group.status.clone().unwrap_or_default();
+    let generation = group.metadata.generation.unwrap_or_default();
+    let master_end = standing.master.as_ref().and_then(|name| Some(view.replicas.get(name)?.report.max_offset));
+    let replica = |(name, seen): (&String, &crate::elector::ReplicaView)| ReplicaStatus {
+        name: name.clone(),
+        role: Some(format!("{:?}", seen.report.role)),
+        address: Some(seen.hello.client_address.clone()),
+        max_offset: Some(seen.report.max_offset),
+        confirm_offset: Some(seen.report.confirm_offset),
+        lag_bytes: master_end.map(|end| end.saturating_sub(seen.report.max_offset)),
+    };
+    BrokerGroupStatus {
+        master: standing.master.clone(),
+        in_sync: view.record.as_ref().map(|record| format!("{}/{}", record.in_sync.len(), standing.replicas)),
+        record: None,
+        replicas: view.replicas.iter().map(replica).collect(),
+        conditions: conditions(standing, step, generation, &Time(Timestamp::now()), &before.conditions),
+        last_failover: last_failover.or(before.last_failover),
+        observed_generation: Some(generation),
+    }
+}
+
+/// Whether two statuses say the same but for offsets, which change all the time, and the record, which isn't ours.
+pub(super) fn is_news(new: &BrokerGroupStatus, old: Option<&BrokerGroupStatus>) -> bool {
+    let without_offsets = |status: &BrokerGroupStatus| {
+        let mut status = BrokerGroupStatus { record: None, ..status.clone() };
+        for replica in &mut status.replicas {
+            (replica.max_offset, replica.confirm_offset, replica.lag_bytes) = (None, None, None);
+        }
+        status
+    };
+    old.is_none_or(|old| without_offsets(new) != without_offsets(old))
+}
+
+/// As it is applied.
+pub(super) fn patch(name: &str, status: &BrokerGroupStatus) -> Value {
+    json!({"apiVersion": "gantry.rs/v1alpha1", "kind": "BrokerGroup", "metadata": {"name": name}, "status": status})
+}
