@@ -59,7 +59,19 @@ impl CallError {
 fn words(error: &Error) -> String {
     match error {
         Error::Api(status) => format!("{} ({} {})", status.message, status.code, status.reason),
-        other => other.to_string(),
+        other => {
+            let mut text = other.to_string();
+            let mut source = std::error::Error::source(other);
+            while let Some(error) = source {
+                let words = error.to_string();
+                // Some repeat what caused them.
+                if !text.contains(&words) {
+                    text = format!("{text}: {words}");
+                }
+                source = error.source();
+            }
+            text
+        }
     }
 }
 

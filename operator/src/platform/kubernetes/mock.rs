@@ -54,6 +54,10 @@ impl Mock {
         self.state.lock().store(path, object);
     }
 
+    pub(super) fn remove(&self, path: &str) {
+        self.state.lock().objects.remove(path);
+    }
+
     pub(super) fn change(&self, path: &str, change: impl FnOnce(&mut Value)) {
         let mut state = self.state.lock();
         let mut object = state.objects[path].clone();

@@ -7,9 +7,9 @@
 //! - [`reconcile`]: read, plan, apply, one step, status.
 //! - [`run`]: all of it, for as long as this operator leads.
 //!
-//! What it asks of the API, for whoever grants it: `brokergroups` get, list, watch; `brokergroups/status` patch; `pods` get, list,
-//! watch, create, delete; `services`, `configmaps`, `persistentvolumeclaims`, `poddisruptionbudgets`, `networkpolicies` patch;
-//! `services`, `secrets` get; `secrets` create; `endpointslices` get, create, update; `events.k8s.io/events` create, patch; in its own
+//! What it asks of the API, for whoever grants it: `brokergroups` get, list, watch; `brokergroups/status` patch; `pods` list, watch, create,
+//! delete; `services`, `configmaps`, `persistentvolumeclaims`, `poddisruptionbudgets`, `networkpolicies` patch;
+//! `services` get, list, watch; `secrets` get, create; `endpointslices` get, list, watch, create, update; `events.k8s.io/events` create, patch; in its own
 //! namespace `leases` and `endpointslices` get, create, update.
 
 mod api;

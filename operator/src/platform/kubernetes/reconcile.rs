@@ -210,6 +210,10 @@ impl One<'_> {
         let master_ip = |service: &Service| service.spec.as_ref()?.cluster_ip.as_ref()?.parse::<IpAddr>().ok();
         let mut ip = call(services.get_opt(&name)).await?.as_ref().and_then(master_ip);
         if ip.is_none() {
+            // Where this one has gone, others may have: all are looked at again.
+            if let Some(known) = self.context.known.lock().get_mut(&self.id()) {
+                known.applied.clear();
+            }
             let service = blueprint.objects(None).into_iter().find(|object| object.name == name);
             if let Some(refused) = self.apply(service.as_slice()).await? {
                 return Ok(Some(refused));

@@ -85,6 +85,18 @@ async fn what_is_as_it_shall_be_is_not_written_again() {
 }
 
 #[tokio::test]
+async fn a_master_service_that_somebody_deleted_is_made_anew() {
+    let mock = Mock::start();
+    put_group(&mock, &json!({}));
+    let context = context(&mock, Leadership::for_tests()).await;
+    reconcile(&group(&mock), &context).await.unwrap();
+    let before = mock.paths();
+    mock.remove("/api/v1/namespaces/shop/services/broker-a-master");
+    reconcile(&group(&mock), &context).await.unwrap();
+    assert_eq!(mock.paths(), before);
+}
+
+#[tokio::test]
 async fn an_invalid_group_says_so_and_nothing_is_made() {
     let mock = Mock::start();
     put_group(&mock, &json!({"config": {"brokerId": "7"}}));

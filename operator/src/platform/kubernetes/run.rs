@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
 use gantry_replication::elector::Notice;
-use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::controller::{Action, Controller, Error as ControllerError};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -158,10 +159,12 @@ fn scopes(client: &Client, namespaces: &[String]) -> Vec<Scope> {
 /// Kube's controller queues each group once, runs groups beside each other, and lists anew after a 410.
 async fn keep_groups(scope: Scope, context: Arc<Context>) {
     let ours = || watcher::Config::default().labels(&format!("app.kubernetes.io/name={BROKER}"));
+    let slices = watcher::Config::default().labels("endpointslice.kubernetes.io/managed-by=gantry-operator");
     let controller = Controller::new(scope.api::<BrokerGroup>(), watcher::Config::default())
         .owns(scope.api::<Pod>(), ours())
         .owns(scope.api::<Service>(), ours())
-        .owns(scope.api::<PersistentVolumeClaim>(), ours());
+        // Written when a master serves: the status is to say so at once.
+        .owns(scope.api::<EndpointSlice>(), slices);
     let reconciled = controller.run(
         |group, context| async move {
             match timeout(RECONCILE_PATIENCE, reconcile(&group, &context)).await {
