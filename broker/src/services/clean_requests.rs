@@ -2,10 +2,13 @@
 //! Each replica cleans its own store; answers are RocketMQ's, a bare SUCCESS.
 
 use super::Services;
-use super::failure::Refusal;
 use super::names;
 use gantry_remoting::Inbound;
 use gantry_remoting::code::response;
+
+fn refuse(inbound: Inbound) {
+    inbound.ticket.reply_failure(response::SYSTEM_BUSY, "consume queues are being cleaned already; ask again later");
+}
 
 impl Services {
     /// DELETE_EXPIRED_COMMITLOG: expired segments go now, whatever the hour. The store's own thread does it.
@@ -26,19 +29,23 @@ impl Services {
         });
     }
 
-    /// Thousands of files may be looked at: not on the connection's thread.
+    /// Thousands of files may be looked at: not on the connection's thread, and by one at a time.
     fn clean_queues(&self, inbound: Inbound, keep: fn(&Self, &str) -> bool) {
-        let Some(services) = self.me.upgrade() else { return };
-        self.runtime.spawn_blocking(move || match services.store.clean_queues(|topic| keep(&services, topic)) {
-            Ok(queues) => {
-                tracing::info!(queues, "queues of topics that are gone were removed");
-                inbound.ticket.reply_success();
-            }
-            Err(problem) => {
-                tracing::error!(%problem, "cleaning the consume queues broke off");
-                let refusal = Refusal::new(response::SYSTEM_ERROR, problem.to_string());
-                inbound.ticket.reply_failure(refusal.code, refusal.remark);
+        let begun = self.off_thread(inbound, move |services, inbound| {
+            let Some(_one) = services.cleaning.try_lock() else { return refuse(inbound) };
+            match services.store.clean_queues(|topic| keep(services, topic)) {
+                Ok(queues) => {
+                    tracing::info!(queues, "queues of topics that are gone were removed");
+                    inbound.ticket.reply_success();
+                }
+                Err(problem) => {
+                    tracing::error!(%problem, "cleaning the consume queues broke off");
+                    inbound.ticket.reply_failure(response::SYSTEM_ERROR, problem.to_string());
+                }
             }
         });
+        if let Err(inbound) = begun {
+            refuse(inbound);
+        }
     }
 }
