@@ -23,7 +23,7 @@ use crate::ha::{self, Follower, HaServer, classic};
 use crate::heartbeat;
 use crate::registration::{self, NamedMaster, Registrant};
 use crate::replica::ReplicaState;
-use crate::services::{Log, Services};
+use crate::services::{self, Log, Services};
 use crate::slave::Slave;
 use crate::static_group;
 
@@ -81,9 +81,10 @@ impl Broker {
             pressure: config.pressure,
             divergent: config.divergent,
         };
+        let logged = appender.next_number(services::names::METADATA_TOPIC, 0);
         let (core, writer) = Core::start(store.clone(), appender, replica, config.master.clone(), limits, clock)?;
         let log = Arc::clone(&core) as Arc<dyn Log>;
-        let services = Services::open(config.services.clone(), store.clone(), log, Arc::clone(&core) as _)?;
+        let services = Services::open(config.services.clone(), store.clone(), logged, log, Arc::clone(&core) as _)?;
         bridge.connect(&core, &services);
 
         let ha_config = config.ha.clone();

@@ -73,12 +73,14 @@ pub type Logged = Box<dyn FnOnce(Result<(), SendFailure>) + Send>;
 const RECORD_BYTES: usize = 512 << 10;
 
 impl Metadata {
-    /// Loads the snapshot and what the log has beyond it, into `live` too.
+    /// Loads the snapshot and what the log has beyond it, into `live` too. `logged` is the number of the next metadata record: what
+    /// says more than those before it is of records that are gone.
     pub fn open(
         store: Store,
+        logged: QueueOffset,
         log: Arc<dyn Log>,
         files: ConfigFiles,
-        bases: Bases,
+        mut bases: Bases,
         live: Arc<Live>,
         store_host: SocketAddr,
     ) -> Result<Self, MetadataError> {
@@ -93,6 +95,10 @@ impl Metadata {
         }
         // A snapshot may be of records that the log lost since (a power cut without SYNC_FLUSH, or a cut before a crash).
         let range = store.queue_range(METADATA_TOPIC, 0);
+        if !loaded.foreign {
+            // Now: other records will take their numbers.
+            bases.forget_above(logged.0)?;
+        }
         if !loaded.foreign && loaded.newest > range.max.0 {
             tables = bases.as_of(range.max.0, &files, range)?.unwrap_or(tables);
             tables.next = tables.next.min(range.max.0);

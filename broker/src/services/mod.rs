@@ -56,7 +56,7 @@ use config_files::ConfigFiles;
 use delay_levels::DelayLevels;
 use gantry_remoting::body::topic_config::TopicConfigs;
 use gantry_remoting::{Command, Connection, Response};
-use gantry_store::{Dispatched, Store};
+use gantry_store::{Dispatched, QueueOffset, Store};
 use groups::GroupConfig;
 use live::Live;
 use lock::QueueLocks;
@@ -85,6 +85,8 @@ pub struct Services {
     waiting: WaitingRoom<pull::Pull>,
     disk: Disk,
     early: early::Early,
+    /// Held by who cleans the store on an administrator's request
+    cleaning: Mutex<()>,
     delay_levels: DelayLevels,
     region: Arc<str>,
     schedule_topic: Arc<str>,
@@ -116,17 +118,20 @@ pub enum OpenError {
 
 impl Services {
     /// Loads topics, groups and offsets, and starts what runs by itself. To be called within a tokio runtime, after
-    /// the store was opened. The replica begins as a slave; see [`Self::became_master`].
+    /// the store was opened, `logged` being the next number of [`names::METADATA_TOPIC`]'s queue in its log. The replica begins as
+    /// a slave; see [`Self::became_master`].
     pub fn open(
         config: ServicesConfig,
         store: Store,
+        logged: QueueOffset,
         log: Arc<dyn Log>,
         role: Arc<dyn Role>,
     ) -> Result<Arc<Self>, OpenError> {
         let live = Arc::new(Live::new(&config));
         let files = ConfigFiles::open(&config.config_dir)?;
         let bases = Bases::open(&config.config_dir, Duration::from_millis(config.base_ms))?;
-        let metadata = Metadata::open(store.clone(), log.clone(), files, bases, live.clone(), config.store_host)?;
+        let metadata =
+            Metadata::open(store.clone(), logged, log.clone(), files, bases, live.clone(), config.store_host)?;
         let delay_levels = DelayLevels::parse(&config.delay_levels)?;
         let services = Arc::new_cyclic(|me| Self {
             me: me.clone(),
@@ -141,6 +146,7 @@ impl Services {
             waiting: WaitingRoom::new(config.max_held_pulls),
             disk: Disk::new(config.max_queued_queries),
             early: early::Early::default(),
+            cleaning: Mutex::default(),
             delay_levels,
             region: config.region_id.as_str().into(),
             schedule_topic: names::SCHEDULE_TOPIC.into(),

@@ -84,6 +84,11 @@ impl Appender {
         }
     }
 
+    /// The number that the next message of a queue gets: all below it have been in the log, dispatched or not.
+    pub fn next_number(&self, topic: &str, queue_id: u32) -> QueueOffset {
+        QueueOffset(self.queue_offsets.next(topic, queue_id))
+    }
+
     /// Writes records as they lie in another replica's log. `from` must be where this log ends; `bytes` must be whole
     /// records, up to one segment's end at most (what [`Store::read_log`](crate::Store::read_log) gives). Answers the
     /// log's new end.

@@ -26,7 +26,7 @@ use crate::ha::{HaConfig, HaServer};
 use crate::registration::NamedMaster;
 use crate::replica::ReplicaState;
 use crate::services::seam::{Done, Log, Submission, Wait};
-use crate::services::{Services, ServicesConfig};
+use crate::services::{self, Services, ServicesConfig};
 
 const SEGMENT: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -80,10 +80,11 @@ impl Node {
             divergent: DivergentLimits::default(),
         };
         let master = Config::new(Mode::Sync, Durability::Written, 1);
+        let logged = appender.next_number(services::names::METADATA_TOPIC, 0);
         let (core, _writer) = Core::start(store.clone(), appender, replica, master, limits, Clock::start()).unwrap();
         let services_config = ServicesConfig { config_dir: dir.path().join("config"), ..ServicesConfig::default() };
         let log = Arc::clone(&core) as Arc<dyn Log>;
-        let services = Services::open(services_config, store.clone(), log, Arc::clone(&core) as _).unwrap();
+        let services = Services::open(services_config, store.clone(), logged, log, Arc::clone(&core) as _).unwrap();
         bridge.0.get_or_init(|| (Arc::clone(&core), Arc::clone(&services)));
         let config = HaConfig { heartbeat: Duration::from_millis(50), classic, ..HaConfig::new("g", "token") };
         let (local, metadata) = (SocketAddr::from(([127, 0, 0, 1], 0)), Arc::clone(&services) as _);

@@ -129,6 +129,7 @@ impl Broker {
             ..Config::new(dir)
         };
         let (store, appender) = open(store_config, events.clone()).await;
+        let logged = appender.next_number(crate::services::names::METADATA_TOPIC, 0);
         store.confirm(store.watermarks().written);
         let log = Arc::new(TestLog {
             store: store.clone(),
@@ -139,7 +140,7 @@ impl Broker {
         let role = Arc::new(TestRole { serving: AtomicBool::new(false), opening: AtomicBool::new(false) });
         let config = ServicesConfig { config_dir: dir.join("config"), offset_flush_ms: 20, ..config };
         until("the log is dispatched", || store.watermarks().dispatched == store.watermarks().written).await;
-        let services = Services::open(config, store.clone(), log.clone(), role.clone()).unwrap();
+        let services = Services::open(config, store.clone(), logged, log.clone(), role.clone()).unwrap();
         events.services.set(Arc::downgrade(&services)).unwrap();
         let server = Server::bind(([127, 0, 0, 1], 0).into(), Limits::default(), services.clone()).await.unwrap();
         Self { services, log, role, store, server }

@@ -252,6 +252,34 @@ async fn nor_does_it_matter_what_took_the_cut_records_places() {
     broker.stop().await;
 }
 
+/// A snapshot of records that a crash took away must not serve later, when others have their numbers.
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_what_was_written_after_a_crash_and_cut_in_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start_with(dir.path(), by_hand()).await;
+    leave_traces(&broker).await;
+    broker.services.save_metadata();
+    let keeps = broker.end();
+    cut_what_came_last(&broker, keeps).await;
+    broker.kill().await;
+    let broker = Broker::start_with(dir.path(), by_hand()).await;
+    let client = broker.client().await;
+    for topic in ["a", "b", "c", "d"] {
+        assert_eq!(client.request(request::UPDATE_AND_CREATE_TOPIC, &create(topic)).await.code, 0);
+    }
+    until("the new records are confirmed", || broker.services.metadata.knows_topic("d")).await;
+    let keeps = broker.end();
+    assert_eq!(client.request(request::UPDATE_AND_CREATE_TOPIC, &create("e")).await.code, 0);
+    until("the last is confirmed", || broker.services.metadata.knows_topic("e")).await;
+    broker.role.serving.store(false, Ordering::SeqCst);
+    broker.services.became_slave();
+    broker.write_log(|appender| appender.truncate(keeps, None)).unwrap();
+    broker.services.follow_metadata();
+    assert_forgotten(&broker);
+    assert!(broker.services.metadata.knows_topic("d") && !broker.services.metadata.knows_topic("e"));
+    broker.stop().await;
+}
+
 /// Three segments of messages behind the traces.
 async fn fill_segments(broker: &Broker) {
     let client = broker.client().await;
