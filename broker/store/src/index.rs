@@ -45,6 +45,10 @@ use crate::fs::Fs;
 /// Where the files are, under the store's root.
 pub(crate) const DIRECTORY: &str = "index";
 
+/// So many entries are looked at for one query, over all files: a key that millions of messages have must not keep a thread busy
+/// for minutes.
+const MAX_ENTRIES: u32 = 1_000_000;
+
 /// What went wrong with which file.
 pub(crate) type FileError = (PathBuf, io::Error);
 
@@ -106,7 +110,9 @@ impl Index {
                 Err(error) => {
                     let begun = staged[fresh].physical;
                     tracing::debug!(from = begun, at = first.physical, "index entries are taken back");
-                    self.cut_entries(begun)?;
+                    if let Err((path, problem)) = self.cut_entries(begun) {
+                        tracing::error!(path = %path.display(), %problem, "index entries can't be taken back");
+                    }
                     return Err(error);
                 }
             }
@@ -170,8 +176,16 @@ impl Index {
         mut visit: impl FnMut(u64) -> ControlFlow<()>,
     ) -> Result<(), FileError> {
         let files = self.files.read().clone();
+        let mut budget = MAX_ENTRIES;
         for file in files.iter().rev() {
-            if file.walk(hash, (begin_ms, end_ms), &mut visit)?.is_break() || file.oldest_ms() < begin_ms {
+            let walked = file.walk(hash, (begin_ms, end_ms), &mut budget, &mut visit)?;
+            if budget == 0 {
+                tracing::warn!(
+                    path = %file.path.display(),
+                    "a query by key looked at {MAX_ENTRIES} entries and stopped: narrow its time, or use keys that fewer messages have"
+                );
+            }
+            if walked.is_break() || file.oldest_ms() < begin_ms {
                 break;
             }
         }
@@ -231,7 +245,7 @@ impl Index {
         Ok(())
     }
 
-    /// Removes files, durably.
+    /// Removes files, durably. One that isn't there any more is removed; one that can't be doesn't keep the others.
     fn remove(&self, which: impl Fn(&IndexFile) -> bool) -> Result<(), FileError> {
         let mut gone = Vec::new();
         self.files.write().retain(|file| {
@@ -241,10 +255,18 @@ impl Index {
             }
             !goes
         });
-        for path in &gone {
-            self.fs.remove_file(path).map_err(|error| (path.clone(), error))?;
+        if gone.is_empty() {
+            return Ok(());
         }
-        if gone.is_empty() { Ok(()) } else { sync_dir(&*self.fs, &self.directory) }
+        let mut failed = None;
+        for path in gone {
+            match self.fs.remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => failed = failed.or(Some((path, error))),
+                _ => {}
+            }
+        }
+        sync_dir(&*self.fs, &self.directory)?;
+        failed.map_or(Ok(()), Err)
     }
 }
 

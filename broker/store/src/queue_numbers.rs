@@ -5,7 +5,8 @@
 //! that is further would never see the second message.
 //!
 //! Replaced as a whole, before what it speaks of is deleted: `GANTRYQN`, version (4), count (4), then for each queue
-//! its next number (8), its id (4), the topic's length (2) and the topic; CRC32 of all that (4).
+//! its next number (8), its id (4), the topic's length (2) and the topic; CRC32 of all that (4). Name, version and CRC stay where
+//! they are in later versions, so that one is told from damage.
 
 use std::io;
 use std::sync::Arc;
@@ -73,10 +74,19 @@ pub(crate) fn replace(fs: &dyn Fs, root: &std::path::Path, numbers: &[QueueNumbe
     if same { Ok(()) } else { atomic_file::replace_on(fs, &path, &bytes) }
 }
 
-/// What the file says; `None` if it says nothing that holds.
-pub(crate) fn read(fs: &dyn Fs, root: &std::path::Path) -> io::Result<Option<Vec<QueueNumber>>> {
+/// Why the file says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    /// Its bytes are not what was written.
+    Damaged,
+    /// It is whole, and of this version.
+    Later(u32),
+}
+
+/// What the file says; nothing if there is none.
+pub(crate) fn read(fs: &dyn Fs, root: &std::path::Path) -> io::Result<Result<Vec<QueueNumber>, Unreadable>> {
     let bytes = atomic_file::read_on(fs, &root.join(FILE))?;
-    Ok(bytes.map_or_else(|| Some(Vec::new()), |bytes| decode(&bytes)))
+    Ok(bytes.map_or_else(|| Ok(Vec::new()), |bytes| decode(&bytes)))
 }
 
 fn encode(numbers: &[QueueNumber]) -> Vec<u8> {
@@ -93,17 +103,23 @@ fn encode(numbers: &[QueueNumber]) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<Vec<QueueNumber>> {
+fn decode(bytes: &[u8]) -> Result<Vec<QueueNumber>, Unreadable> {
+    let (version, content) = checked(bytes).ok_or(Unreadable::Damaged)?;
+    if version != VERSION {
+        return Err(Unreadable::Later(version));
+    }
+    decode_content(content).ok_or(Unreadable::Damaged)
+}
+
+/// The version, and what lies between it and the CRC, if that is right.
+fn checked(bytes: &[u8]) -> Option<(u32, &[u8])> {
     let (content, crc) = bytes.split_last_chunk::<4>()?;
-    let rest = content.strip_prefix(MAGIC)?;
-    if crc32fast::hash(content).to_be_bytes() != *crc {
-        return None;
-    }
-    let (version, rest) = rest.split_first_chunk()?;
-    let (count, mut rest) = rest.split_first_chunk()?;
-    if u32::from_be_bytes(*version) != VERSION {
-        return None;
-    }
+    let (version, rest) = content.strip_prefix(MAGIC)?.split_first_chunk()?;
+    (crc32fast::hash(content).to_be_bytes() == *crc).then_some((u32::from_be_bytes(*version), rest))
+}
+
+fn decode_content(content: &[u8]) -> Option<Vec<QueueNumber>> {
+    let (count, mut rest) = content.split_first_chunk()?;
     let mut numbers = Vec::new();
     for _ in 0..u32::from_be_bytes(*count) {
         let (next, after) = rest.split_first_chunk()?;
@@ -138,7 +154,7 @@ mod tests {
 
         #[test]
         fn what_is_written_is_read_again(numbers in numbers()) {
-            prop_assert_eq!(decode(&encode(&numbers)), Some(numbers));
+            prop_assert_eq!(decode(&encode(&numbers)), Ok(numbers));
         }
 
         #[test]
@@ -146,8 +162,8 @@ mod tests {
             let mut bytes = encode(&numbers);
             let at = at.index(bytes.len());
             bytes[at] ^= 1 << bit;
-            prop_assert_eq!(decode(&bytes), None);
-            prop_assert_eq!(decode(&bytes[..at]), None);
+            prop_assert_eq!(decode(&bytes), Err(Unreadable::Damaged));
+            prop_assert_eq!(decode(&bytes[..at]), Err(Unreadable::Damaged));
         }
     }
 }

@@ -48,7 +48,7 @@ use crate::checkpoint::{self, Checkpoint, Found, Visible};
 use crate::commit_log::segment_path;
 use crate::fs::{Fs, OpenMode};
 use crate::index::{self, Index};
-use crate::queue_numbers::{self, QueueNumber};
+use crate::queue_numbers::{self, QueueNumber, Unreadable};
 use crate::queue_offsets::QueueOffsets;
 use crate::queues::files::QueueFiles;
 use crate::queues::recover::{self, recover};
@@ -280,11 +280,17 @@ impl Opening<'_> {
         if end >= flushed && (!segments.is_empty() || flushed == 0) {
             return Ok(());
         }
+        let give_up = if segments.is_empty() {
+            let checkpoint = self.config.root.join(checkpoint::FILE);
+            format!("remove {} to begin with an empty log", checkpoint.display())
+        } else {
+            format!("give up what it held with `gantry store repair --cut {end}`")
+        };
         Err(OpenError::Layout {
             path: segment_path(&self.config.log_directory(), end),
             reason: format!(
                 "is missing: the checkpoint says that the log reached to {flushed} at least. Restore it (or set \
-                 storePathCommitLog to where it is), or give up what it held with `gantry store repair --cut {end}`"
+                 storePathCommitLog to where it is), or {give_up}"
             ),
         })
     }
@@ -326,13 +332,17 @@ fn without_files(queues: &Queues, numbers: &[QueueNumber]) -> u32 {
 fn read_numbers(fs: &dyn Fs, root: &Path) -> Result<Vec<QueueNumber>, OpenError> {
     let path = root.join(queue_numbers::FILE);
     let numbers = queue_numbers::read(fs, root).map_err(io_error("read", &path))?;
-    Ok(numbers.unwrap_or_else(|| {
-        tracing::error!(
-            path = %path.display(),
-            "the file is damaged: a queue that has neither messages nor a consume queue file begins at 0 again"
-        );
-        Vec::new()
-    }))
+    match numbers {
+        Ok(numbers) => Ok(numbers),
+        Err(Unreadable::Later(version)) => Err(OpenError::Later { path, version }),
+        Err(Unreadable::Damaged) => {
+            tracing::error!(
+                path = %path.display(),
+                "the file is damaged: a queue that has neither messages nor a consume queue file begins at 0 again"
+            );
+            Ok(Vec::new())
+        }
+    }
 }
 
 fn remove_unfinished(fs: &dyn Fs, config: &Config) -> Result<(), OpenError> {

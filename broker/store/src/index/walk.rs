@@ -6,9 +6,6 @@ use std::ops::ControlFlow;
 use super::format::{ENTRY_BYTES, Entry, FIRST_ENTRY};
 use super::{FileError, IndexFile};
 
-/// So many entries of one slot are looked at in one file: a key that millions of messages have must not keep a thread busy for
-/// minutes.
-const MAX_ENTRIES: u32 = 1_000_000;
 /// Read at once: entries of one slot often lie near each other.
 const BLOCK_ENTRIES: u32 = 128;
 /// Entries know the time to the second, rounded down.
@@ -16,11 +13,12 @@ const SECOND_MS: i64 = 1000;
 
 impl IndexFile {
     /// Hands the physical offsets of entries with this hash to `visit`, those that may have been stored from `begin_ms` to
-    /// `end_ms`.
+    /// `end_ms`. Each entry looked at takes one of `budget`; once that is used up it stops.
     pub(super) fn walk(
         &self,
         hash: u32,
         (begin_ms, end_ms): (i64, i64),
+        budget: &mut u32,
         visit: &mut impl FnMut(u64) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, FileError> {
         let io = |error| (self.path.clone(), error);
@@ -30,11 +28,12 @@ impl IndexFile {
         }
         let mut block = Block { file: self, bytes: [0; BLOCK_ENTRIES as usize * ENTRY_BYTES], first: 0, count: 0 };
         let mut limit = header.next_entry;
-        for _ in 0..MAX_ENTRIES {
+        while *budget > 0 {
             // Older entries have smaller numbers: whatever a damaged file says, this ends.
             if number < FIRST_ENTRY || number >= limit {
                 return Ok(ControlFlow::Continue(()));
             }
+            *budget -= 1;
             let entry = block.entry(number).map_err(io)?;
             let stored_ms = header.begin_ms.saturating_add(i64::from(entry.seconds) * SECOND_MS);
             if stored_ms.saturating_add(SECOND_MS) <= begin_ms {
@@ -45,11 +44,7 @@ impl IndexFile {
             }
             (limit, number) = (number, entry.older);
         }
-        tracing::warn!(
-            path = %self.path.display(),
-            "a query by key looked at {MAX_ENTRIES} entries and stopped: narrow its time, or use keys that fewer messages have"
-        );
-        Ok(ControlFlow::Continue(()))
+        Ok(ControlFlow::Break(()))
     }
 }
 

@@ -245,6 +245,41 @@ fn a_checkpoint_of_a_later_version_is_refused_by_name_and_everything_left_as_it_
 }
 
 #[test]
+fn queue_numbers_of_a_later_version_are_refused_and_damaged_ones_are_done_without() {
+    let directory = tempfile::tempdir().unwrap();
+    let all = stopped(directory.path(), true);
+    let path = directory.path().join("queuenumbers");
+    let mut later = [b"GANTRYQN".as_slice(), &2_u32.to_be_bytes(), b"what only that version knows"].concat();
+    let crc = crc32fast::hash(&later).to_be_bytes();
+    later.extend(crc);
+    std::fs::write(&path, &later).unwrap();
+    let Err(error) = try_open(config(directory.path())) else { panic!("opened") };
+    assert!(error.to_string().contains("/queuenumbers has version 2"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), later);
+    *later.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, &later).unwrap();
+    let opened = open_in(directory.path());
+    assert_eq!(opened.consume("T", 0), all);
+    opened.close();
+}
+
+#[test]
+fn a_lost_log_is_refused_and_given_up_as_the_error_says() {
+    let directory = tempfile::tempdir().unwrap();
+    stopped(directory.path(), true);
+    std::fs::remove_dir_all(directory.path().join("commitlog")).unwrap();
+    let Err(error) = try_open(config(directory.path())) else { panic!("opened") };
+    let checkpoint = directory.path().join("checkpoint");
+    assert!(error.to_string().contains(&format!("remove {}", checkpoint.display())), "{error}");
+    std::fs::remove_file(checkpoint).unwrap();
+    let mut opened = open_in(directory.path());
+    opened.put("T", 0, b"anew");
+    opened.confirm_all();
+    assert_eq!(opened.consume("T", 0).last().unwrap().1, b"anew");
+    opened.close();
+}
+
+#[test]
 fn a_checkpoint_that_is_older_than_the_files_finds_everything() {
     let directory = tempfile::tempdir().unwrap();
     let mut opened = open_in(directory.path());

@@ -277,6 +277,21 @@ fn index_files_go_with_the_log_they_point_to() {
 }
 
 #[test]
+fn an_index_file_that_somebody_removed_doesnt_keep_the_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut opened = open_in(directory.path());
+    for number in 0..200 {
+        opened.put_keyed("T", &format!("u{number}"), "k");
+    }
+    opened.confirm_all();
+    let files = index_files(directory.path());
+    std::fs::remove_file(&files[files.len() - 2]).unwrap();
+    opened.appender.truncate(PhysicalOffset(0), None).unwrap();
+    assert_eq!(index_files(directory.path()), Vec::<PathBuf>::new());
+    opened.close();
+}
+
+#[test]
 fn without_an_index_nothing_is_found_and_what_was_indexed_before_is_found_again_later() {
     let directory = tempfile::tempdir().unwrap();
     let off = || Config { message_index: false, ..config(directory.path()) };
