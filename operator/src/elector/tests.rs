@@ -25,7 +25,7 @@ use crate::platform::local::RecordFile;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A broker's state, changed by directives.
-struct FakeBroker {
+pub(crate) struct FakeBroker {
     state: Mutex<Report>,
     directives: Mutex<Vec<Directive>>,
 }
@@ -60,9 +60,9 @@ impl FakeBroker {
     }
 }
 
-struct Joined {
+pub(crate) struct Joined {
     broker: Arc<FakeBroker>,
-    connection: Arc<Connection>,
+    pub(crate) connection: Arc<Connection>,
 }
 
 impl Joined {
@@ -96,7 +96,7 @@ async fn ask<A: DeserializeOwned>(connection: &Connection, code: i32, body: &imp
     Ok(serde_json::from_slice(&answer.body.to_bytes()).unwrap())
 }
 
-fn hello(ordinal: u64) -> Hello {
+pub(crate) fn hello(ordinal: u64) -> Hello {
     Hello {
         group: "g".to_owned(),
         token: "secret".to_owned(),
@@ -173,19 +173,28 @@ async fn rig_over<S: RecordStore>(store: S, dir: tempfile::TempDir) -> Rig {
     Rig { server, told, _dir: dir }
 }
 
+async fn connect_to(server: &ElectorServer, broker: &Arc<FakeBroker>) -> Arc<Connection> {
+    let handler = Arc::clone(broker) as Arc<dyn Handler>;
+    connect(&server.local_addr().to_string(), Limits::default(), Some(handler)).await.unwrap()
+}
+
+/// A broker that has joined, reports, and obeys.
+pub(crate) async fn join(server: &ElectorServer, hello: Hello) -> Result<Joined, String> {
+    let broker = Arc::new(FakeBroker { state: Mutex::new(hello.report.clone()), directives: Mutex::default() });
+    let connection = connect_to(server, &broker).await;
+    let joined = Joined { broker, connection };
+    joined.ask::<Heard>(HELLO, &hello).await?;
+    joined.keep_reporting();
+    Ok(joined)
+}
+
 impl Rig {
     async fn connect(&self, broker: &Arc<FakeBroker>) -> Arc<Connection> {
-        let handler = Arc::clone(broker) as Arc<dyn Handler>;
-        connect(&self.server.local_addr().to_string(), Limits::default(), Some(handler)).await.unwrap()
+        connect_to(&self.server, broker).await
     }
 
     async fn join(&self, hello: Hello) -> Result<Joined, String> {
-        let broker = Arc::new(FakeBroker { state: Mutex::new(hello.report.clone()), directives: Mutex::default() });
-        let connection = self.connect(&broker).await;
-        let joined = Joined { broker, connection };
-        joined.ask::<Heard>(HELLO, &hello).await?;
-        joined.keep_reporting();
-        Ok(joined)
+        join(&self.server, hello).await
     }
 
     async fn join_all(&self) -> Vec<Joined> {
@@ -203,7 +212,7 @@ impl Rig {
     }
 }
 
-async fn until(what: &str, holds: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
     let waiting = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use k8s_openapi::ByteString;
 use kube::Client;
 use kube::client::Body;
 use parking_lot::Mutex;
@@ -89,9 +90,10 @@ impl Mock {
 impl State {
     fn store(&mut self, path: &str, mut object: Value) -> Value {
         self.version += 1;
-        // Of the secrets here the test needs no other text.
-        if object["stringData"].is_object() {
-            object["data"] = json!({"token": "c2VjcmV0"});
+        if let Some(Value::Object(texts)) = object.get("stringData").cloned() {
+            for (key, text) in texts {
+                object["data"][key] = json!(ByteString(text.as_str().unwrap().into()));
+            }
         }
         object["metadata"]["resourceVersion"] = self.version.to_string().into();
         if path.contains("/services/") && object["spec"]["clusterIP"].is_null() {

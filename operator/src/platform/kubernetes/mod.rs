@@ -8,7 +8,7 @@
 //! - [`run`]: all of it, for as long as this operator leads.
 //!
 //! What it asks of the API, for whoever grants it: `brokergroups` get, list, watch; `brokergroups/status` patch; `pods` list, watch, create,
-//! delete; `services`, `configmaps`, `persistentvolumeclaims`, `poddisruptionbudgets`, `networkpolicies` patch;
+//! delete; `services`, `configmaps`, `persistentvolumeclaims`, `poddisruptionbudgets`, `networkpolicies` create, patch;
 //! `services` get, list, watch; `secrets` get, create; `endpointslices` get, list, watch, create, update; `events.k8s.io/events` create, patch; in its own
 //! namespace `leases` and `endpointslices` get, create, update.
 

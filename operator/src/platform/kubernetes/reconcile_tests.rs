@@ -1,10 +1,12 @@
 //! A group over an API server that is none.
 
+use gantry_replication::wire::Hello;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::super::mock::Mock;
 use super::*;
+use crate::elector::tests::{hello, join, until};
 
 const GROUP: &str = "/apis/gantry.rs/v1alpha1/namespaces/shop/brokergroups/broker-a";
 
@@ -82,6 +84,49 @@ async fn what_is_as_it_shall_be_is_not_written_again() {
     let before = mock.patches();
     reconcile(&group(&mock), &context).await.unwrap();
     assert_eq!(mock.patches(), before);
+}
+
+/// Brokers that are none, over real sockets: what they do is seen in the API server's objects.
+#[tokio::test]
+async fn a_lost_master_is_followed_by_the_record_the_slice_and_the_status() {
+    const GROUP: &str = "/apis/gantry.rs/v1alpha1/namespaces/shop/brokergroups/g";
+    const SLICE: &str = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices/g-master";
+    let mock = Mock::start();
+    mock.put(
+        GROUP,
+        json!({
+            "apiVersion": "gantry.rs/v1alpha1", "kind": "BrokerGroup",
+            "metadata": {"name": "g", "namespace": "shop", "uid": "u1", "generation": 1}, "spec": {},
+        }),
+    );
+    let group = || -> BrokerGroup { serde_json::from_value(mock.get(GROUP).unwrap()).unwrap() };
+    let leads_to = || mock.get(SLICE).map(|slice| slice["endpoints"][0]["targetRef"]["name"].clone());
+    let context = context(&mock, Leadership::for_tests()).await;
+    reconcile(&group(), &context).await.unwrap();
+    let secret = mock.get("/api/v1/namespaces/shop/secrets/g-token").unwrap();
+    let token = secret["stringData"]["token"].as_str().unwrap();
+    let mut brokers = Vec::new();
+    for ordinal in 0..3 {
+        let hello = Hello { token: token.to_owned(), ..hello(ordinal) };
+        brokers.push(join(&context.elector, hello).await.unwrap());
+    }
+    until("the Service leads to the first master", || leads_to() == Some("g-0".into())).await;
+    until("the view says so", || context.elector.view("shop/g").unwrap().serving).await;
+    reconcile(&group(), &context).await.unwrap();
+    let status = group().status.unwrap();
+    assert_eq!((status.master.as_deref(), status.in_sync.as_deref()), (Some("g-0"), Some("3/3")));
+    assert_eq!(status.record.unwrap().epoch, 1, "the status that is applied leaves the record alone");
+
+    brokers[0].connection.close("its container is killed");
+    context.elector.ended("shop/g", "g-0");
+    until("the Service leads to another", || leads_to() == Some("g-1".into())).await;
+    until("the view says so", || context.elector.view("shop/g").unwrap().serving).await;
+    reconcile(&group(), &context).await.unwrap();
+    let status = group().status.unwrap();
+    assert_eq!(status.master.as_deref(), Some("g-1"));
+    assert_eq!(status.record.unwrap().epoch, 2);
+    let failover = status.last_failover.unwrap();
+    assert_eq!((failover.from.as_deref(), failover.to.as_str(), failover.epoch), (Some("g-0"), "g-1", 2));
 }
 
 #[tokio::test]
