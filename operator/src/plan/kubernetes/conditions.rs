@@ -114,7 +114,7 @@ fn progressing(standing: &Standing, step: &Step) -> Fact {
     match step {
         Step::Create(replicas) => fact("Creating", format!("making the pods of {}", replicas.join(", "))),
         Step::Delete { replica, why, .. } => fact("Rolling", format!("{replica} is deleted: {why}")),
-        Step::Switchover { to, why } => fact("SwitchingOver", format!("to {to}: {why}")),
+        Step::Switchover { to, why, .. } => fact("SwitchingOver", format!("to {to}: {why}")),
         Step::Wait(why) => fact("Waiting", why.clone()),
         Step::Settled => ("Progressing", false, "Settled", "all is as the spec says".to_owned()),
     }

@@ -51,6 +51,8 @@ pub enum Step {
         to: String,
         /// Why, in words.
         why: &'static str,
+        /// The master will go whatever comes of it: a try that fails is repeated at once.
+        urgent: bool,
     },
     /// Something has to come first.
     Wait(String),
@@ -103,7 +105,7 @@ fn leaving_master(wanted: Wanted<'_>, seen: &Observed) -> Option<Step> {
     let master = seen.master.as_ref()?;
     seen.pods.get(master).filter(|pod| pod.deleting)?;
     let to = best_candidate(wanted, seen)?;
-    Some(Step::Switchover { to, why: "the master's pod is being deleted" })
+    Some(Step::Switchover { to, why: "the master's pod is being deleted", urgent: true })
 }
 
 fn ended_pod(seen: &Observed) -> Option<Step> {
@@ -122,7 +124,7 @@ fn superfluous_pod(wanted: Wanted<'_>, seen: &Observed) -> Option<Step> {
     let (replica, pod) = extras.next_back()?;
     if let Some(master) = seen.master.as_ref().filter(|master| extra(master)) {
         return Some(match best_candidate(wanted, seen) {
-            Some(to) => Step::Switchover { to, why: "the master is to be removed" },
+            Some(to) => Step::Switchover { to, why: "the master is to be removed", urgent: false },
             None => Step::Wait(format!("{master} is to be removed, but no other replica could be master")),
         });
     }
@@ -158,7 +160,7 @@ fn stale_pod(wanted: Wanted<'_>, seen: &Observed) -> Option<Step> {
     }
     let (master, pod) = stale().next()?;
     Some(match best_candidate(wanted, seen) {
-        Some(to) => Step::Switchover { to, why: "the spec has changed, and the master comes last" },
+        Some(to) => Step::Switchover { to, why: "the spec has changed, and the master comes last", urgent: false },
         None if wanted.replicas.len() == 1 => {
             delete(master, pod, "the spec has changed, and there is no other replica")
         }
@@ -171,8 +173,11 @@ fn preferred_master(wanted: Wanted<'_>, seen: &Observed) -> Option<Step> {
     let master = seen.master.as_deref()?;
     let fit =
         seen.in_sync.contains_key(preferred) && seen.pods.get(preferred).is_some_and(|pod| pod.ready && !pod.deleting);
-    (master != preferred && fit)
-        .then(|| Step::Switchover { to: preferred.to_owned(), why: "spec.preferredMaster asks for it" })
+    (master != preferred && fit).then(|| Step::Switchover {
+        to: preferred.to_owned(),
+        why: "spec.preferredMaster asks for it",
+        urgent: false,
+    })
 }
 
 fn delete(replica: &str, pod: &PodSeen, why: &'static str) -> Step {

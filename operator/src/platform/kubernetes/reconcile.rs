@@ -308,18 +308,17 @@ impl One<'_> {
                     _ => {}
                 }
             }
-            Step::Switchover { to, why } => self.switch_over(to, why).await,
+            Step::Switchover { to, why, urgent } => self.switch_over(to, why, *urgent).await,
             Step::Wait(_) => return Ok(Duration::from_secs(2)),
             Step::Settled => return Ok(STATUS_AGAIN),
         }
         Ok(Duration::from_secs(1))
     }
 
-    async fn switch_over(&self, to: &str, why: &str) {
+    async fn switch_over(&self, to: &str, why: &str, urgent: bool) {
         let id = self.id();
-        let leaving = why.contains("deleted");
         let held = |known: &Known| known.no_switch_before.is_some_and(|at| Instant::now() < at);
-        if !leaving && self.context.known.lock().get(&id).is_some_and(held) {
+        if !urgent && self.context.known.lock().get(&id).is_some_and(held) {
             return;
         }
         info!(group = id, to, why, "switching over");
