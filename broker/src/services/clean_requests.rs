@@ -3,11 +3,14 @@
 
 use super::Services;
 use super::names;
+use super::off_thread::BUSY;
 use gantry_remoting::Inbound;
 use gantry_remoting::code::response;
 
-fn refuse(inbound: Inbound) {
-    inbound.ticket.reply_failure(response::SYSTEM_BUSY, "consume queues are being cleaned already; ask again later");
+const CLEANING: &str = "consume queues are being cleaned already; ask again later";
+
+fn refuse(inbound: Inbound, why: &'static str) {
+    inbound.ticket.reply_failure(response::SYSTEM_BUSY, why);
 }
 
 impl Services {
@@ -32,7 +35,7 @@ impl Services {
     /// Thousands of files may be looked at: not on the connection's thread, and by one at a time.
     fn clean_queues(&self, inbound: Inbound, keep: fn(&Self, &str) -> bool) {
         let begun = self.off_thread(inbound, move |services, inbound| {
-            let Some(_one) = services.cleaning.try_lock() else { return refuse(inbound) };
+            let Some(_one) = services.cleaning.try_lock() else { return refuse(inbound, CLEANING) };
             match services.store.clean_queues(|topic| keep(services, topic)) {
                 Ok(queues) => {
                     tracing::info!(queues, "queues of topics that are gone were removed");
@@ -45,7 +48,7 @@ impl Services {
             }
         });
         if let Err(inbound) = begun {
-            refuse(inbound);
+            refuse(inbound, BUSY);
         }
     }
 }
