@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use gantry_remoting::code::response;
 use gantry_remoting::{Command, Connection, Handler, Inbound, Limits, Response, Ticket};
+use gantry_replication::Millis;
 use gantry_replication::master::Alter;
 use gantry_replication::wire::{
     ALTER_IN_SYNC, AlterInSync, Altered, DIRECTIVE, Directive, HELLO, Heard, Hello, PROBE, REPORT, REPORT_INTERVAL_MS,
@@ -94,10 +95,11 @@ impl Agent {
         alters: &mut mpsc::Receiver<Alter>,
         opened: &mut bool,
     ) -> Result<()> {
+        let mut asked = self.core.clock.now_ms();
         let heard: Heard = ask(elector, HELLO, &self.hello()).await?;
         *opened = true;
         info!(elector = %elector.peer(), "session with the elector opened");
-        self.heard(&heard);
+        self.heard(&heard, asked);
         // A wish made to an elector that is gone is void; the master makes it again.
         while alters.try_recv().is_ok() {}
         let mut standing = self.core.watch_standing();
@@ -109,19 +111,21 @@ impl Agent {
                 Some(alter) = alters.recv() => {
                     let Alter { epoch, revision, in_sync } = alter;
                     let wish = AlterInSync { epoch, revision, in_sync };
+                    asked = self.core.clock.now_ms();
                     let altered: Altered = ask(elector, ALTER_IN_SYNC, &wish).await?;
-                    self.core.recorded(&altered.record);
+                    self.core.recorded(&altered.record, asked);
                     continue;
                 }
             }
+            asked = self.core.clock.now_ms();
             let heard: Heard = ask(elector, REPORT, &self.core.report()).await?;
-            self.heard(&heard);
+            self.heard(&heard, asked);
         }
     }
 
-    fn heard(&self, heard: &Heard) {
+    fn heard(&self, heard: &Heard, asked: Millis) {
         if let Some(record) = &heard.record {
-            self.core.recorded(record);
+            self.core.recorded(record, asked);
         }
     }
 

@@ -221,9 +221,9 @@ impl Core {
         }
     }
 
-    /// The elector was heard, with this record.
-    pub fn recorded(&self, record: &GroupRecord) {
-        self.settle(|master, now| master.recorded(record, now));
+    /// The elector was heard, with this record, in answer to what it was asked then.
+    pub fn recorded(&self, record: &GroupRecord, asked: Millis) {
+        self.settle(|master, now| master.recorded(record, asked, now));
     }
 
     /// A slave of this epoch is connected, its log ending at `end`. `false`: that can't be.

@@ -34,7 +34,7 @@ pub async fn keep(core: Arc<Core>, mut record: GroupRecord, mut alters: mpsc::Re
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = ticks.tick() => core.recorded(&record),
+            _ = ticks.tick() => core.recorded(&record, core.clock.now_ms()),
             Some(Alter { epoch, revision, in_sync }) = alters.recv() => {
                 if (epoch, revision) == (record.epoch, record.revision) {
                     record.in_sync = in_sync;
@@ -42,7 +42,7 @@ pub async fn keep(core: Arc<Core>, mut record: GroupRecord, mut alters: mpsc::Re
                     let names: Vec<_> = record.in_sync.iter().map(|member| member.name.as_str()).collect();
                     info!(in_sync = names.join(", "), "the in-sync set changes");
                 }
-                core.recorded(&record);
+                core.recorded(&record, core.clock.now_ms());
             }
         }
         if let Some(newer) = core.deposed_by() {

@@ -259,12 +259,13 @@ impl Master {
         true
     }
 
-    /// The elector was heard, and this is the record it holds: by itself, or in answer to an [`Alter`].
-    pub fn recorded(&mut self, record: &GroupRecord, now: Millis) {
+    /// The elector was heard, and this is the record it held when it answered what was `asked` then: a report, or an [`Alter`]. How
+    /// long the answer was under way nobody knows, so it proves nothing of any later time.
+    pub fn recorded(&mut self, record: &GroupRecord, asked: Millis, now: Millis) {
         if record.epoch > self.epoch {
             self.deposed_by = self.deposed_by.max(Some(record.epoch));
         } else if record.epoch == self.epoch {
-            self.elector_heard = now;
+            self.elector_heard = self.elector_heard.max(asked);
             if record.revision > self.revision {
                 self.revision = record.revision;
                 self.membership.heard(&record.in_sync, now);

@@ -113,6 +113,9 @@ pub struct CutTail {
     pub bytes: u64,
     /// The file where it is kept, if it is.
     pub kept: Option<String>,
+    /// It was to be kept, but the disk had no room for a copy.
+    #[serde(default)]
+    pub no_room: bool,
 }
 
 impl fmt::Display for CutTail {
@@ -121,6 +124,7 @@ impl fmt::Display for CutTail {
         write!(f, "cut {bytes} bytes from {from} on, which the master of epoch {epoch} doesn't have")?;
         match &self.kept {
             Some(path) => write!(f, "; they are kept in {path}"),
+            None if self.no_room => write!(f, "; they are not kept: the disk has no room for a copy"),
             None => write!(f, "; they are not kept"),
         }
     }

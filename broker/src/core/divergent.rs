@@ -75,6 +75,11 @@ impl Divergent {
         Ok(fits)
     }
 
+    /// Removes copies that broke off.
+    pub(super) fn remove_unfinished(&self) -> io::Result<()> {
+        self.tails().map(drop)
+    }
+
     /// All there are; copies that broke off are removed.
     fn tails(&self) -> io::Result<Vec<Tail>> {
         let entries = match fs::read_dir(&self.directory) {

@@ -1,6 +1,8 @@
 //! Changes of role and what they do to the log. All run on the writer's thread, so nothing is appended meanwhile, and what must
 //! be durable is so before the role is seen by anybody.
 
+use std::io::{self, ErrorKind};
+
 use anyhow::{Context, Result, bail};
 use gantry_replication::epochs::Extent;
 use gantry_replication::handshake::Welcome;
@@ -8,7 +10,7 @@ use gantry_replication::master::{LogEnds, Master};
 use gantry_replication::memory::{Integrity, Memory};
 use gantry_replication::wire::CutTail;
 use gantry_replication::{Epoch, GroupRecord};
-use gantry_store::PhysicalOffset;
+use gantry_store::{PhysicalOffset, TruncateError};
 use tracing::{info, warn};
 
 use super::Standing;
@@ -113,13 +115,31 @@ impl Writer {
         let bytes = self.core.store.watermarks().written.0.saturating_sub(to.0);
         let keep = keep && bytes > 0 && self.core.divergent.make_room(bytes)?;
         let directory = keep.then(|| self.core.divergent.directory());
-        let truncated = self.appender.truncate(to, directory).context("can't cut the divergent tail")?;
+        let (truncated, no_room) = match self.appender.truncate(to, directory) {
+            Err(error) if is_for_want_of_room(&error) => {
+                // The master has decided; a replica that waited for room could neither follow nor ever make some.
+                warn!(
+                    epoch = %session,
+                    cut = to.0,
+                    bytes,
+                    disk = ?self.core.store.disk(),
+                    %error,
+                    "the tail that is cut now is not kept: the disk has no room for a copy"
+                );
+                // What was copied of it takes room that the log needs.
+                self.core.divergent.remove_unfinished().context("can't remove a copy that broke off")?;
+                (self.appender.truncate(to, None), true)
+            }
+            truncated => (truncated, false),
+        };
+        let truncated = truncated.context("can't cut the divergent tail")?;
         if truncated.bytes > 0 {
             let kept = truncated.kept.as_deref().map(|path| path.display().to_string());
             warn!(epoch = %session, cut = to.0, bytes = truncated.bytes, kept, "cut the log's tail");
             let mut state = self.core.state.lock();
             let number = state.last_cut.as_ref().map_or(1, |last| last.number + 1);
-            state.last_cut = Some(CutTail { number, epoch: session, from: to.0, bytes: truncated.bytes, kept });
+            state.last_cut =
+                Some(CutTail { number, epoch: session, from: to.0, bytes: truncated.bytes, kept, no_room });
         }
         Ok(())
     }
@@ -163,10 +183,35 @@ fn step_down(mut role: MasterRole) {
     fail_all(waiting, parked, &failure);
 }
 
+/// Whether it was only the copy of a tail that failed, and only because the disk is full.
+fn is_for_want_of_room(error: &TruncateError) -> bool {
+    let full = |source: &io::Error| matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+    matches!(error, TruncateError::Keep { source, .. } if full(source))
+}
+
 /// Log and epoch table of a crashed replica may disagree: epochs that begin beyond the log's end were lost with it.
 pub(super) fn reconcile(replica: &mut ReplicaState, written: u64) -> Result<()> {
     if let Some(memory) = replica.memory().recovered(written) {
         replica.change(memory, replica.integrity())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn only_a_copy_that_a_full_disk_broke_off_is_done_without() {
+        let keep = |kind: ErrorKind| TruncateError::Keep { path: "divergent".into(), source: Arc::new(kind.into()) };
+        assert!(is_for_want_of_room(&keep(ErrorKind::StorageFull)));
+        assert!(is_for_want_of_room(&keep(ErrorKind::QuotaExceeded)));
+        assert!(
+            !is_for_want_of_room(&keep(ErrorKind::PermissionDenied)),
+            "somebody can mend that, and the tail is kept"
+        );
+        assert!(!is_for_want_of_room(&TruncateError::Closed));
+    }
 }

@@ -674,7 +674,14 @@ fn degrading_and_recovering_are_told_once_each() {
 fn a_tail_that_was_cut_is_told_once_however_often_it_is_reported() {
     let mut rig = Rig::steady(Mode::Sync);
     let before = rig.notices.len();
-    let tail = CutTail { number: 1, epoch: Epoch(1), from: 80, bytes: 20, kept: Some("divergent/x".to_owned()) };
+    let tail = CutTail {
+        number: 1,
+        epoch: Epoch(1),
+        from: 80,
+        bytes: 20,
+        kept: Some("divergent/x".to_owned()),
+        no_room: false,
+    };
     rig.fake("r1").hello.report.last_cut = Some(tail.clone());
     rig.pass(2_000);
     // Its session breaks, its process lives.

@@ -77,7 +77,7 @@ fn a_dead_slave_holds_acknowledgements_until_the_record_has_dropped_it() {
     let alter = master.tick(511).expect("gone for more than 500 ms");
     assert_eq!(alter.in_sync, record(1, 1, &[0, 1]).in_sync);
     assert_eq!(master.confirm(511), 0, "asked is not recorded: the set that counts is still the old one");
-    master.recorded(&record(1, 2, &[0, 1]), 520);
+    master.recorded(&record(1, 2, &[0, 1]), 520, 520);
     assert_eq!(master.confirm(520), 100);
 }
 
@@ -99,7 +99,7 @@ fn a_joining_slave_is_counted_before_the_record_is_asked() {
     master.disconnected(&member(2), 5);
     assert_eq!(master.tick(600), None);
     assert_eq!(master.confirm(600), 150, "the record may hold r2 by now: it counts until the answer says otherwise");
-    master.recorded(&record(1, 2, &[0, 1, 2]), 610);
+    master.recorded(&record(1, 2, &[0, 1, 2]), 610, 610);
     assert_eq!(master.confirm(610), 150);
 }
 
@@ -127,9 +127,9 @@ fn an_unanswered_request_is_repeated_until_its_fate_is_known() {
     assert_eq!((first.revision, again.revision), (1, 1), "only one of them can be granted");
     master.local(10, 0);
     ack(&mut master, 1, 10, 1_001);
-    master.recorded(&record(1, 1, &[0, 1]), 1_001);
+    master.recorded(&record(1, 1, &[0, 1]), 1_001, 1_001);
     assert_eq!(master.confirm(1_001), 0, "over this record they may still be");
-    master.recorded(&record(1, 2, &[0, 1]), 1_002);
+    master.recorded(&record(1, 2, &[0, 1]), 1_002, 1_002);
     assert_eq!(master.confirm(1_002), 10);
 }
 
@@ -145,7 +145,7 @@ fn of_requests_made_on_one_record_the_next_record_settles_all() {
     assert_eq!(with.in_sync, record(1, 1, &[0, 1]).in_sync);
     master.local(10, 0);
     assert_eq!(master.confirm(1_720), 0, "either may be granted any moment");
-    master.recorded(&record(1, 2, &[0]), 1_730);
+    master.recorded(&record(1, 2, &[0]), 1_730, 1_730);
     assert_eq!(master.confirm(1_730), 10, "the first was, so the second never will be");
     ack(&mut master, 1, 10, 1_740);
     assert_eq!(
@@ -157,8 +157,8 @@ fn of_requests_made_on_one_record_the_next_record_settles_all() {
 #[test]
 fn an_older_record_heard_late_changes_nothing() {
     let mut master = master(&[0, 1], Durability::Written);
-    master.recorded(&record(1, 5, &[0, 1, 2]), 1);
-    master.recorded(&record(1, 4, &[0, 1]), 2);
+    master.recorded(&record(1, 5, &[0, 1, 2]), 1, 1);
+    master.recorded(&record(1, 4, &[0, 1]), 2, 2);
     master.local(10, 0);
     ack(&mut master, 1, 10, 3);
     assert_eq!(master.confirm(3), 0, "r2 is in the newer record");
@@ -171,11 +171,11 @@ fn the_set_never_shrinks_below_the_minimum_and_sends_are_refused_meanwhile() {
     master.disconnected(&member(2), 100);
     let alter = master.tick(1_000).expect("one may go");
     assert_eq!(alter.in_sync, record(1, 1, &[0, 2]).in_sync, "the one that failed first");
-    master.recorded(&record(1, 2, &[0, 2]), 1_001);
+    master.recorded(&record(1, 2, &[0, 2]), 1_001, 1_001);
     assert_eq!(master.tick(60_000), None);
     assert_eq!(master.may_append(1_001), Err(Refusal::InSyncShort { have: 1, need: 2 }));
     master.connected(&member(2), 0, 61_000);
-    master.recorded(&record(1, 2, &[0, 2]), 61_000);
+    master.recorded(&record(1, 2, &[0, 2]), 61_000, 61_000);
     assert_eq!(master.may_append(61_000), Ok(()));
 }
 
@@ -196,7 +196,7 @@ fn degrade_goes_on_with_one_copy_and_says_so() {
     master.config.degrade = true;
     master.disconnected(&member(1), 0);
     master.tick(501).expect("r1 may go");
-    master.recorded(&record(1, 2, &[0]), 502);
+    master.recorded(&record(1, 2, &[0]), 502, 502);
     assert!(master.degraded());
     master.local(10, 0);
     assert_eq!(master.confirm(503), 10);
@@ -213,7 +213,7 @@ fn a_master_that_hears_nobody_fences_itself_and_one_that_hears_its_slaves_does_n
     let before = master.confirm(5_001);
     master.local(20, 20);
     assert_eq!(master.confirm(10_100), before, "a fenced master confirms nothing");
-    master.recorded(&record(1, 1, &[0, 1]), 10_200);
+    master.recorded(&record(1, 1, &[0, 1]), 10_200, 10_200);
     assert_eq!(master.may_serve(10_201), Ok(()));
 }
 
@@ -223,7 +223,7 @@ fn a_master_that_was_alone_and_is_cut_off_while_a_slave_joins_fences_itself() {
     let config = Config::new(Mode::Async, Durability::Written, 1);
     let mut master = Master::open(config, member(0), &record(1, 1, &[0]), ends, 0);
     assert_eq!(master.may_append(60_000), Ok(()), "nobody else can be elected");
-    master.recorded(&record(1, 1, &[0]), 60_000);
+    master.recorded(&record(1, 1, &[0]), 60_000, 60_000);
     assert!(master.connected(&member(1), 0, 60_000));
     ack(&mut master, 1, 0, 60_000);
     master.tick(60_001).expect("r1 is asked for; the answer never comes, and nothing else");
@@ -238,7 +238,7 @@ fn a_deposed_master_never_confirms_again() {
     ack(&mut master, 1, 10, 1);
     master.heard_of(Epoch(2));
     assert_eq!(master.confirm(1), 0);
-    master.recorded(&record(1, 9, &[0, 1]), 2);
+    master.recorded(&record(1, 9, &[0, 1]), 2, 2);
     assert_eq!(master.may_serve(2), Err(Refusal::Deposed { mine: Epoch(1), newer: Epoch(2) }));
     assert_eq!(master.tick(1_000), None);
 }
@@ -301,7 +301,7 @@ fn a_slave_far_behind_in_bytes_leaves_and_joins_only_when_it_is_near_again() {
     ack(&mut master, 2, 0, 3_000);
     let alter = master.tick(3_100).expect("more than a second");
     assert_eq!(alter.in_sync, record(1, 1, &[0, 1]).in_sync);
-    master.recorded(&record(1, 2, &[0, 1]), 3_110);
+    master.recorded(&record(1, 2, &[0, 1]), 3_110, 3_110);
     assert_eq!(master.confirm(3_110), gap + 1, "nobody waits for it any more");
 
     let behind = gap - near;
@@ -357,11 +357,27 @@ fn going_on_with_too_few_copies_is_declared_and_ends_by_itself() {
     master.disconnected(&member(1), 0);
     master.tick(600).expect("it may shrink below the minimum");
     assert!(!master.degraded(), "asked is not recorded");
-    master.recorded(&record(1, 2, &[0]), 610);
+    master.recorded(&record(1, 2, &[0]), 610, 610);
     master.local(100, 0);
     assert_eq!((master.degraded(), master.may_append(610), master.confirm(610)), (true, Ok(()), 100));
     master.connected(&member(1), 100, 700);
     master.tick(710).expect("it is back");
-    master.recorded(&record(1, 3, &[0, 1]), 720);
+    master.recorded(&record(1, 3, &[0, 1]), 720, 720);
     assert!(!master.degraded());
+}
+
+#[test]
+fn an_answer_that_was_long_under_way_proves_nothing_newer_than_its_question() {
+    let mut master = master(&[0, 1], Durability::Written);
+    let fence = master.config.fence_after_ms;
+    assert_eq!(fence, 5_000);
+    master.recorded(&record(1, 1, &[0, 1]), 1_000, 9_000);
+    assert_eq!(master.may_serve(6_000), Ok(()));
+    assert_eq!(master.may_serve(9_000), Err(Refusal::Fenced { silent_ms: 8_000 }));
+    master.recorded(&record(1, 1, &[0, 1]), 500, 9_001);
+    assert_eq!(
+        master.may_serve(9_001),
+        Err(Refusal::Fenced { silent_ms: 8_001 }),
+        "an older question takes nothing back"
+    );
 }

@@ -226,7 +226,7 @@ impl Process {
             if env.is_planted(Planted::ShrinkWithoutCompareAndSet) {
                 self.settle(env, |master, now| {
                     let record = wished(master, &alter);
-                    master.recorded(&record, now);
+                    master.recorded(&record, now, now);
                 });
             }
             self.alter.get_or_insert(alter);

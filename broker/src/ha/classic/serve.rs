@@ -158,7 +158,11 @@ impl ClassicSlaves {
     async fn write_piece(&self, to: &mut Writing, offset: u64, bytes: &[u8]) -> Result<()> {
         let header = Header { offset, len: bytes.len() as u32 }.encode();
         let mut both = bytes::Buf::chain(&header[..], bytes);
-        let written = timeout(self.housekeeping, to.write_all_buf(&mut both)).await;
+        let written = timeout(self.housekeeping, async {
+            to.write_all_buf(&mut both).await?;
+            to.flush().await
+        })
+        .await;
         written.with_context(|| format!("it took nothing for {:?}", self.housekeeping))?.context("writing failed")
     }
 }

@@ -108,16 +108,16 @@ impl Process {
                     // A wish made to an elector that is gone is void; the master makes it again.
                     (self.agent.opened, self.alter) = (true, None);
                 }
-                self.agent.waiting = None;
+                let asked = self.asked(env);
                 self.agent.next = now + env.setup.ms(REPORT_INTERVAL_MS);
                 if let Some(record) = record {
-                    self.settle(env, |master, now| master.recorded(&record, now));
+                    self.settle(env, |master, now| master.recorded(&record, asked, now));
                 }
             }
             Msg::Altered(record) => {
-                self.agent.waiting = None;
+                let asked = self.asked(env);
                 env.note(|| format!("r{} hears of its wish: {} {:?}", self.node, record.revision, names(&record)));
-                self.settle(env, |master, now| master.recorded(&record, now));
+                self.settle(env, |master, now| master.recorded(&record, asked, now));
             }
             Msg::Probe => {
                 let report = self.report(env);
@@ -126,6 +126,12 @@ impl Process {
             Msg::Directive(directive) => self.obey(conn, directive, env),
             _ => {}
         }
+    }
+
+    /// When that was asked to which the answer has come.
+    fn asked(&mut self, env: &Env) -> Millis {
+        let now = self.now(env);
+        self.agent.waiting.take().map_or(now, |(_, since)| since)
     }
 
     fn obey(&mut self, conn: ConnId, directive: Directive, env: &mut Env) {
@@ -164,7 +170,7 @@ impl Process {
             self.settle(env, |master, now| {
                 let in_sync = master.in_sync().clone();
                 let record = GroupRecord { epoch, revision: revision + 1, master: master_of(master), in_sync };
-                master.recorded(&record, now);
+                master.recorded(&record, now, now);
             });
         }
         self.agent.conn = None;
