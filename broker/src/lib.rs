@@ -5,6 +5,7 @@ pub mod broker;
 pub mod clock;
 pub mod config;
 pub mod core;
+pub mod exchange;
 mod fatal;
 pub mod ha;
 mod heartbeat;

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use gantry_broker::broker::Broker;
 use gantry_broker::config::BrokerConfig;
+use gantry_broker::exchange::{self, ExchangeArgs};
 use gantry_broker::nameserver;
 use gantry_broker::store_tool::{self, StoreCommand};
 use gantry_remoting::open_files;
@@ -30,6 +31,8 @@ enum Command {
     Broker(BrokerArgs),
     /// Runs a name server.
     Nameserver(NameserverArgs),
+    /// Sends messages by the name server's route and receives them again: does a group work from here?
+    Exchange(ExchangeArgs),
     /// Looks at or repairs a store directory.
     #[command(subcommand)]
     Store(StoreCommand),
@@ -88,6 +91,7 @@ fn run(cli: Cli) -> Result<()> {
         match cli.command {
             Command::Broker(args) => broker(args).await,
             Command::Nameserver(args) => name_server(args).await,
+            Command::Exchange(args) => exchange::run(&args).await,
             Command::Store(_) => unreachable!("it needs no runtime"),
         }
     })
