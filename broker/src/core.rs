@@ -64,6 +64,15 @@ pub struct Limits {
     pub divergent: DivergentLimits,
 }
 
+/// A master's sign of life, in each frame that it sends to a slave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pulse {
+    /// When it was sent, on the master's own clock; never 0.
+    pub at: Millis,
+    /// Whether its disk and its writer have answered lately. If not, its process is all that lives, and nobody is to vouch for it.
+    pub alive: bool,
+}
+
 /// What the rest of the broker follows: who this replica is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -206,7 +215,7 @@ impl Core {
             confirm_offset: marks.confirmed.0,
             master_heard_ms_ago,
             drained,
-            data_plane_alive: now.saturating_sub(state.proof_at) < DATA_PLANE_MS,
+            data_plane_alive: is_proven(state.proof_at, now),
             intact: state.replica.is_intact(),
             degraded,
             last_cut: state.last_cut.clone(),
@@ -226,14 +235,20 @@ impl Core {
         self.settle(|master, now| master.recorded(record, asked, now));
     }
 
-    /// A slave of this epoch is connected, its log ending at `end`. `false`: that can't be.
-    pub fn slave_connected(&self, member: &Member, epoch: Epoch, end: u64) -> bool {
+    /// How this master is, for its slaves.
+    pub fn pulse(&self) -> Pulse {
+        let now = self.clock.now_ms();
+        Pulse { at: now.max(1), alive: is_proven(self.state.lock().proof_at, now) }
+    }
+
+    /// A slave of this epoch is connected, its log ending at `end`, by its answer to what it was `asked` then. `false`: that can't be.
+    pub fn slave_connected(&self, member: &Member, epoch: Epoch, end: u64, asked: Millis) -> bool {
         let mut sound = true;
         self.settle(|master, now| {
             if master.epoch() == epoch {
                 let marks = self.store.watermarks();
                 master.local(marks.written.0, marks.flushed.0);
-                sound = master.connected(member, end, now);
+                sound = master.connected(member, end, asked, now);
             }
         });
         sound
@@ -245,13 +260,14 @@ impl Core {
     }
 
     /// A slave acknowledged. `false`: it said something impossible, or this is not its master any more.
-    pub fn slave_acked(&self, member: &Member, epoch: Epoch, written: u64, flushed: u64) -> bool {
+    /// It echoes when what it heard last was sent.
+    pub fn slave_acked(&self, member: &Member, epoch: Epoch, written: u64, flushed: u64, echo: Millis) -> bool {
         let mut sound = false;
         self.settle(|master, now| {
             // A slave may have a batch, and say so, before the writer got round to telling.
             let marks = self.store.watermarks();
             master.local(marks.written.0, marks.flushed.0);
-            sound = master.acked(member, epoch, written, flushed, now);
+            sound = master.acked(member, epoch, written, flushed, echo, now);
         });
         sound
     }
@@ -418,6 +434,11 @@ impl Core {
         }
         done.into_iter().for_each(Waiting::complete);
     }
+}
+
+/// Whether a disk that proved itself then is a living one now.
+fn is_proven(proof_at: Millis, now: Millis) -> bool {
+    now.saturating_sub(proof_at) < DATA_PLANE_MS
 }
 
 impl Core {

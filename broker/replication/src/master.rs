@@ -125,6 +125,9 @@ struct Slave {
     flushed: u64,
     /// The last time anything came from it.
     heard: Millis,
+    /// A time at or after which it is known to have lived: when that was sent to which it answered. What came when this process was
+    /// stopped has lain in its sockets for nobody knows how long.
+    proved: Millis,
     /// It has all that was confirmed at this time. Under load a slave is never quite at the end, so the question is not "has it
     /// everything now" but "how old is what it has": it chases `target`, the confirm offset of `target_at`.
     caught_up: Millis,
@@ -217,9 +220,9 @@ impl Master {
         assert!(self.flushed <= self.written, "flushed {} beyond written {}", self.flushed, self.written);
     }
 
-    /// A slave's connection stands, in this epoch, its log (after the cut) ending at `end`. An end beyond the own one counts for
-    /// nothing: `false`.
-    pub fn connected(&mut self, member: &Member, end: u64, now: Millis) -> bool {
+    /// A slave's connection stands, in this epoch, its log (after the cut) ending at `end`, by its answer to what it was `asked` then.
+    /// An end beyond the own one counts for nothing: `false`.
+    pub fn connected(&mut self, member: &Member, end: u64, asked: Millis, now: Millis) -> bool {
         if end > self.written {
             return false;
         }
@@ -230,7 +233,7 @@ impl Master {
         }
         let slave = self.slaves.entry(member.clone()).or_insert_with(|| Slave::unheard(now));
         // Only acknowledgements count as flushed. The old figures may be of a log that is no more.
-        *slave = Slave { written: end, target: self.confirmed, ..Slave::unheard(now) };
+        *slave = Slave { written: end, target: self.confirmed, proved: asked, ..Slave::unheard(now) };
         true
     }
 
@@ -241,17 +244,27 @@ impl Master {
         }
     }
 
-    /// A cumulative acknowledgement. One of another epoch, from nobody known, or beyond the own end counts for nothing: `false`,
-    /// and the connection it came by deserves to be closed.
+    /// A cumulative acknowledgement, with the time of this master's that the slave `echo`es: when what it had heard last was sent. One of
+    /// another epoch, from nobody known, beyond the own end, or from the future counts for nothing: `false`, and the connection it came
+    /// by deserves to be closed.
     #[must_use]
-    pub fn acked(&mut self, member: &Member, epoch: Epoch, written: u64, flushed: u64, now: Millis) -> bool {
-        if epoch != self.epoch || written > self.written || flushed > written {
+    pub fn acked(
+        &mut self,
+        member: &Member,
+        epoch: Epoch,
+        written: u64,
+        flushed: u64,
+        echo: Millis,
+        now: Millis,
+    ) -> bool {
+        if epoch != self.epoch || written > self.written || flushed > written || echo > now.max(1) {
             return false;
         }
         let Some(slave) = self.slaves.get_mut(member) else { return false };
         slave.written = slave.written.max(written);
         slave.flushed = slave.flushed.max(flushed);
         slave.heard = now;
+        slave.proved = slave.proved.max(echo);
         if slave.has(self.config.durability) >= slave.target {
             slave.caught_up = slave.target_at;
             (slave.target, slave.target_at) = (self.confirmed, now);
@@ -394,7 +407,7 @@ impl Master {
     fn fenced(&self, now: Millis) -> Option<Millis> {
         let silent = now.saturating_sub(self.elector_heard);
         let heard_all = || {
-            let fresh = |slave: &Slave| now.saturating_sub(slave.heard) <= self.config.fence_after_ms;
+            let fresh = |slave: &Slave| now.saturating_sub(slave.proved) <= self.config.fence_after_ms;
             // Who was asked for may be in the record by now, and may be made master as soon as this one is silent.
             let mut counted = self.membership.effective().filter(|member| **member != self.me);
             counted.all(|member| self.slaves.get(member).is_some_and(fresh))
@@ -505,6 +518,7 @@ impl Slave {
             written: 0,
             flushed: 0,
             heard: now,
+            proved: now,
             caught_up: now,
             target: 0,
             target_at: now,

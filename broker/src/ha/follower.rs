@@ -1,6 +1,7 @@
 //! The slave's side: finds its master, makes its log a prefix of the master's, and follows.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -131,14 +132,14 @@ async fn session(slave: &Slave, epoch: Epoch, address: &str) -> Result<()> {
         None => None,
     };
     let end = align(core, welcome, beginning).await?;
-    core.heard_master(epoch);
     core.upstream.opened(address);
     info!(%epoch, %address, from = end, "following");
     // Writes that fail end the session; there is one reason at most to tell.
     let (fail, mut failed) = mpsc::channel(1);
+    let echo = AtomicU64::new(0);
     tokio::select! {
-        ended = take_log(core, config, epoch, from, &fail) => ended,
-        ended = acknowledge(core, config, epoch, to) => ended,
+        ended = take_log(core, config, epoch, from, &echo, &fail) => ended,
+        ended = acknowledge(core, config, epoch, &echo, to) => ended,
         Some(reason) = failed.recv() => Err(reason),
     }
 }
@@ -176,24 +177,29 @@ async fn take_log(
     config: &HaConfig,
     epoch: Epoch,
     mut from: BufReader<Reading>,
+    echo: &AtomicU64,
     fail: &mpsc::Sender<anyhow::Error>,
 ) -> Result<()> {
     let room = Arc::new(Semaphore::new(MAX_PENDING_KIB));
     loop {
         let frame = read(&mut from, MAX_PAYLOAD_BYTES, config.master_silence).await?;
-        core.heard_master(epoch);
         core.upstream.read(if let Frame::Append(append) = &frame { append.bytes.len() as u64 } else { 0 });
         let piece = match frame {
             Frame::Append(append) => append,
-            Frame::Heartbeat { session, confirm } => {
+            Frame::Heartbeat { session, confirm, pulse } => {
                 // Only the confirm offset: in order with the pieces before it.
-                Append { session, written_in: (session, 0), from: 0, confirm, crc: 0, bytes: bytes::Bytes::new() }
+                let (written_in, bytes) = ((session, 0), bytes::Bytes::new());
+                Append { session, written_in, from: 0, confirm, pulse, crc: 0, bytes }
             }
             Frame::Fenced(fenced) => bail!("the master ended it: {}", fenced.reason),
             other => bail!("the master sent {other:?}"),
         };
         if piece.session != epoch {
             bail!("a frame of epoch {} in a session of epoch {epoch}", piece.session);
+        }
+        echo.store(piece.pulse.at, Ordering::Relaxed);
+        if piece.pulse.alive {
+            core.heard_master(epoch);
         }
         let kib = u32::try_from(piece.bytes.len() / 1024 + 1)?;
         let permit = Arc::clone(&room).acquire_many_owned(kib).await?;
@@ -212,14 +218,15 @@ async fn take_log(
 }
 
 /// Tells how far this log is, whenever it moved, and every so often.
-async fn acknowledge(core: &Core, config: &HaConfig, epoch: Epoch, mut to: Writing) -> Result<()> {
+async fn acknowledge(core: &Core, config: &HaConfig, epoch: Epoch, echo: &AtomicU64, mut to: Writing) -> Result<()> {
     let (mut written, mut moved) = (core.watch_written(), core.watch_moved());
     loop {
         written.borrow_and_update();
         moved.borrow_and_update();
         let Some(marks) = core.slave_marks(epoch) else { bail!("epoch {epoch} is over") };
         let flushed = marks.flushed.0.min(marks.written.0);
-        let ack = Ack { session: epoch, written: marks.written.0, flushed };
+        let echo = echo.load(Ordering::Relaxed);
+        let ack = Ack { session: epoch, written: marks.written.0, flushed, echo };
         write(&mut to, &Frame::Ack(ack), config.housekeeping).await?;
         core.upstream.wrote();
         tokio::select! {

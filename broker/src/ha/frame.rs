@@ -3,35 +3,38 @@
 //! | bytes | what |
 //! |---|---|
 //! | 1 | `G`: no offset of the classic HA protocol begins so, which tells the two apart |
-//! | 1 | protocol version, 1 |
+//! | 1 | protocol version, 2 |
 //! | 1 | kind |
 //! | 1 | zero |
 //! | 4 | length of what follows, big-endian, at most [`MAX_PAYLOAD_BYTES`] |
 //!
 //! `Hello`, `Welcome` and `Fenced` carry JSON; `Append`, `Ack` and `Heartbeat` fixed fields, big-endian. An append's bytes
-//! are records as they lie in the file, with their CRC32C.
+//! are records as they lie in the file, with their CRC32C. What the master sends carries its pulse, whose time is echoed.
 
 use std::io;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use gantry_replication::epochs::EpochTable;
 use gantry_replication::handshake::Welcome;
-use gantry_replication::{Epoch, Member};
+use gantry_replication::{Epoch, Member, Millis};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::core::Pulse;
+
 /// The first byte of every frame.
 pub(super) const MAGIC: u8 = b'G';
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const HEAD_BYTES: usize = 8;
 /// Above any record, and any blank at a segment's end.
 pub(super) const MAX_PAYLOAD_BYTES: u32 = 16 << 20;
 /// Of a hello, which comes from anybody: room for an epoch table of ten thousand failovers.
 pub(super) const MAX_HELLO_BYTES: u32 = 1 << 20;
 /// Of an acknowledgement.
-pub(super) const MAX_ACK_BYTES: u32 = 24;
-const APPEND_HEAD_BYTES: usize = 44;
+pub(super) const MAX_ACK_BYTES: u32 = 32;
+const APPEND_HEAD_BYTES: usize = 53;
+const HEARTBEAT_BYTES: usize = 25;
 const SNAPSHOT_HEAD_BYTES: usize = 12;
 
 /// One frame.
@@ -42,7 +45,7 @@ pub(super) enum Frame {
     Snapshot(Snapshot),
     Append(Append),
     Ack(Ack),
-    Heartbeat { session: Epoch, confirm: u64 },
+    Heartbeat { session: Epoch, confirm: u64, pulse: Pulse },
     Fenced(Fenced),
 }
 
@@ -86,6 +89,7 @@ pub(super) struct Append {
     pub(super) written_in: (Epoch, u64),
     pub(super) from: u64,
     pub(super) confirm: u64,
+    pub(super) pulse: Pulse,
     /// CRC32C of the bytes.
     pub(super) crc: u32,
     pub(super) bytes: Bytes,
@@ -97,6 +101,8 @@ pub(super) struct Ack {
     pub(super) session: Epoch,
     pub(super) written: u64,
     pub(super) flushed: u64,
+    /// The time in the last [`Pulse`] that came: whoever knows it lived then or later. 0: none came yet.
+    pub(super) echo: Millis,
 }
 
 /// Bytes that are no frame, or a peer that ended or failed.
@@ -147,6 +153,7 @@ impl Frame {
                     &mut payload,
                     [append.session.0, append.written_in.0.0, append.written_in.1, append.from, append.confirm],
                 );
+                put_pulse(&mut payload, append.pulse);
                 payload.put_u32(append.crc);
                 tail = append.bytes.clone();
             }
@@ -155,8 +162,11 @@ impl Frame {
                 payload.put_u32(crc32c::crc32c(&snapshot.bytes));
                 tail = snapshot.bytes.clone();
             }
-            Self::Ack(ack) => put_all(&mut payload, [ack.session.0, ack.written, ack.flushed]),
-            Self::Heartbeat { session, confirm } => put_all(&mut payload, [session.0, *confirm]),
+            Self::Ack(ack) => put_all(&mut payload, [ack.session.0, ack.written, ack.flushed, ack.echo]),
+            Self::Heartbeat { session, confirm, pulse } => {
+                put_all(&mut payload, [session.0, *confirm]);
+                put_pulse(&mut payload, *pulse);
+            }
         }
         let length = payload.len() - HEAD_BYTES + tail.len();
         let length = u32::try_from(length).ok().filter(|length| *length <= MAX_PAYLOAD_BYTES);
@@ -203,18 +213,20 @@ impl Frame {
                 }
                 let session = Epoch(payload.get_u64());
                 let written_in = (Epoch(payload.get_u64()), payload.get_u64());
-                let (from, confirm, told) = (payload.get_u64(), payload.get_u64(), payload.get_u32());
+                let (from, confirm) = (payload.get_u64(), payload.get_u64());
+                let (pulse, told) = (get_pulse(&mut payload), payload.get_u32());
                 check_crc(from, told, &payload)?;
-                Self::Append(Append { session, written_in, from, confirm, crc: told, bytes: payload })
+                Self::Append(Append { session, written_in, from, confirm, pulse, crc: told, bytes: payload })
             }
             4 => {
-                fixed(24)?;
+                fixed(MAX_ACK_BYTES as usize)?;
                 let (session, written) = (Epoch(payload.get_u64()), payload.get_u64());
-                Self::Ack(Ack { session, written, flushed: payload.get_u64() })
+                Self::Ack(Ack { session, written, flushed: payload.get_u64(), echo: payload.get_u64() })
             }
             5 => {
-                fixed(16)?;
-                Self::Heartbeat { session: Epoch(payload.get_u64()), confirm: payload.get_u64() }
+                fixed(HEARTBEAT_BYTES)?;
+                let (session, confirm) = (Epoch(payload.get_u64()), payload.get_u64());
+                Self::Heartbeat { session, confirm, pulse: get_pulse(&mut payload) }
             }
             6 => Self::Fenced(serde_json::from_slice(&payload)?),
             7 => {
@@ -233,6 +245,15 @@ impl Frame {
 fn check_crc(from: u64, told: u32, bytes: &[u8]) -> Result<(), FrameError> {
     let computed = crc32c::crc32c(bytes);
     if computed == told { Ok(()) } else { Err(FrameError::Crc { from, told, computed }) }
+}
+
+fn put_pulse(to: &mut BytesMut, pulse: Pulse) {
+    to.put_u64(pulse.at);
+    to.put_u8(u8::from(pulse.alive));
+}
+
+fn get_pulse(from: &mut Bytes) -> Pulse {
+    Pulse { at: from.get_u64(), alive: from.get_u8() == 1 }
 }
 
 fn put_all<const N: usize>(to: &mut BytesMut, numbers: [u64; N]) {
@@ -262,7 +283,16 @@ mod tests {
     fn append(bytes: &[u8]) -> Frame {
         let bytes = Bytes::copy_from_slice(bytes);
         let crc = crc32c::crc32c(&bytes);
-        Frame::Append(Append { session: Epoch(7), written_in: (Epoch(3), 64), from: 128, confirm: 96, crc, bytes })
+        let pulse = Pulse { at: 5, alive: true };
+        Frame::Append(Append {
+            session: Epoch(7),
+            written_in: (Epoch(3), 64),
+            from: 128,
+            confirm: 96,
+            pulse,
+            crc,
+            bytes,
+        })
     }
 
     #[test]
@@ -283,8 +313,8 @@ mod tests {
             }),
             Frame::Snapshot(Snapshot { total: 20, bytes: Bytes::from_static(b"half of it") }),
             append(b"records"),
-            Frame::Ack(Ack { session: Epoch(7), written: 2, flushed: 1 }),
-            Frame::Heartbeat { session: Epoch(7), confirm: 1 },
+            Frame::Ack(Ack { session: Epoch(7), written: 2, flushed: 1, echo: 8 }),
+            Frame::Heartbeat { session: Epoch(7), confirm: 1, pulse: Pulse { at: 6, alive: false } },
             Frame::Fenced(Fenced { reason: "no".into() }),
         ];
         for frame in frames {
@@ -302,8 +332,8 @@ mod tests {
     #[test]
     fn a_classic_slave_and_a_newer_gantry_are_told_apart() {
         assert!(matches!(read(&0_u64.to_be_bytes()), Err(FrameError::Foreign(0))));
-        assert!(matches!(read(&[b'G', 2, 1, 0, 0, 0, 0, 0]), Err(FrameError::Version(2))));
-        assert!(matches!(read(&[b'G', 1, 3, 0, 0xff, 0, 0, 0]), Err(FrameError::TooLarge { .. })));
+        assert!(matches!(read(&[b'G', 3, 1, 0, 0, 0, 0, 0]), Err(FrameError::Version(3))));
+        assert!(matches!(read(&[b'G', 2, 3, 0, 0xff, 0, 0, 0]), Err(FrameError::TooLarge { .. })));
     }
 
     proptest! {

@@ -96,7 +96,8 @@ impl<'a> Sender<'a> {
             };
             if !grew {
                 told = core.store.watermarks().confirmed.0;
-                write(&mut to, &Frame::Heartbeat { session: epoch, confirm: told }, patience).await?;
+                write(&mut to, &Frame::Heartbeat { session: epoch, confirm: told, pulse: core.pulse() }, patience)
+                    .await?;
             }
         }
     }
@@ -114,8 +115,8 @@ impl<'a> Sender<'a> {
                     bytes.truncate(usize::try_from(following.start - from).unwrap_or(usize::MAX).min(bytes.len()));
                 }
                 let written_in = (entry.epoch, entry.start);
-                let (session, crc) = (self.link.epoch, crc32c::crc32c(&bytes));
-                Ok(Some(Append { session, written_in, from, confirm, crc, bytes }))
+                let (session, pulse, crc) = (self.link.epoch, self.core.pulse(), crc32c::crc32c(&bytes));
+                Ok(Some(Append { session, written_in, from, confirm, pulse, crc, bytes }))
             }
         }
     }
@@ -144,7 +145,8 @@ impl<'a> CatchUp<'a> {
             let heartbeat = Instant::now() + config.heartbeat;
             sleep_until(until.min(heartbeat)).await;
             if heartbeat < until {
-                let frame = Frame::Heartbeat { session: self.sender.link.epoch, confirm };
+                let pulse = self.sender.core.pulse();
+                let frame = Frame::Heartbeat { session: self.sender.link.epoch, confirm, pulse };
                 write(to, &frame, config.housekeeping).await?;
             }
         }

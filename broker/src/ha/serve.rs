@@ -157,6 +157,7 @@ async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr) -> Result<(
         }
     };
     let (epoch, epochs, anew) = (welcome.epoch, welcome.epochs.clone(), welcome.anew.is_some());
+    let welcomed = shared.core.clock.now_ms();
     write(&mut to, &Frame::Welcome(welcome), patience).await?;
     if anew {
         beginning::send(&mut to, &shared.core.store, &shared.metadata, patience).await?;
@@ -171,7 +172,7 @@ async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr) -> Result<(
     let link = Link::new(hello.member, peer.to_string(), epoch, first.written, now);
     let session = Session::new(link, hello.life);
     let member = &session.link.member;
-    shared.sessions.enter(&session, first.written)?;
+    shared.sessions.enter(&session, first.written, welcomed)?;
     let _leave = Leave(shared, &session);
     shared.counters.connections.fetch_add(1, Ordering::Relaxed);
     info!(%member, %peer, %epoch, from = first.written, "slave connected");
@@ -242,14 +243,16 @@ async fn take_acks(shared: &Shared, session: &Arc<Session>, first: Ack, mut from
     let mut ack = first;
     loop {
         if !shared.sessions.acked(session, ack) {
-            let Ack { session: epoch, written, flushed } = ack;
+            let Ack { session: epoch, written, flushed, echo } = ack;
             let standing = shared.core.watch_standing();
             if !matches!(*standing.borrow(), Standing::Master { epoch, .. } if epoch == session.link.epoch) {
                 bail!("no longer master of epoch {}", session.link.epoch);
             }
             let end = shared.core.store.watermarks().written;
             let why = format!(
-                "acknowledges {written} written and {flushed} flushed of epoch {epoch}, which can't be: the log ends at {end}"
+                "acknowledges {written} written and {flushed} flushed of epoch {epoch} in answer to time {echo}, which can't be: the log \
+                 ends at {end}, and it is {}",
+                shared.core.clock.now_ms()
             );
             return Err(Refused(why).into());
         }

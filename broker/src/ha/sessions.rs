@@ -55,8 +55,8 @@ impl Sessions {
         self.present.lock().get(member).map_or(Ok(()), |present| self.gives_way(present, life))
     }
 
-    /// Makes it the member's session, its log ending at `end`.
-    pub(super) fn enter(&self, session: &Arc<Session>, end: u64) -> Result<(), Refused> {
+    /// Makes it the member's session, its log ending at `end`, by its answer to a welcome that was sent at `welcomed`.
+    pub(super) fn enter(&self, session: &Arc<Session>, end: u64, welcomed: Millis) -> Result<(), Refused> {
         let member = &session.link.member;
         let mut present = self.present.lock();
         if let Some(older) = present.get(member) {
@@ -64,7 +64,7 @@ impl Sessions {
             *older.over.lock() = true;
             older.replaced.notify_one();
         }
-        if !self.core.slave_connected(member, session.link.epoch, end) {
+        if !self.core.slave_connected(member, session.link.epoch, end, welcomed) {
             present.remove(member);
             self.core.slave_disconnected(member);
             return Err(Refused(format!("{member} has a log up to {end}, which is beyond this master's own")));
@@ -80,7 +80,7 @@ impl Sessions {
             return false;
         }
         session.link.heard(ack.written, ack.flushed, self.core.clock.now_ms());
-        self.core.slave_acked(&session.link.member, ack.session, ack.written, ack.flushed)
+        self.core.slave_acked(&session.link.member, ack.session, ack.written, ack.flushed, ack.echo)
     }
 
     /// The session ended.

@@ -13,7 +13,7 @@ use crate::rig::{Node, PATIENCE};
 /// Frames as they go over the wire, said by somebody who means no good.
 mod frames {
     pub(super) fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
-        let mut frame = vec![b'G', 1, kind, 0];
+        let mut frame = vec![b'G', 2, kind, 0];
         frame.extend_from_slice(&(payload.len() as u32).to_be_bytes());
         frame.extend_from_slice(payload);
         frame
@@ -27,12 +27,12 @@ mod frames {
     }
 
     pub(super) fn ack(session: u64, written: u64, flushed: u64) -> Vec<u8> {
-        frame(4, &[session.to_be_bytes(), written.to_be_bytes(), flushed.to_be_bytes()].concat())
+        frame(4, &[session.to_be_bytes(), written.to_be_bytes(), flushed.to_be_bytes(), [0; 8]].concat())
     }
 }
 
 const STRANGER: &str = "s#000000000000abcd";
-const FENCED: [u8; 3] = [b'G', 1, 6];
+const FENCED: [u8; 3] = [b'G', 2, 6];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_is_refused_by_name_and_gets_nothing() {
@@ -56,7 +56,7 @@ async fn garbage_and_frames_that_are_too_large_are_closed_at_once() {
     let two_mib = (2_u32 << 20).to_be_bytes();
     let said: [&[u8]; 5] = [
         b"GET / HTTP/1.1\r\n\r\n",
-        &[b'G', 1, 1, 0, two_mib[0], two_mib[1], two_mib[2], two_mib[3]],
+        &[b'G', 2, 1, 0, two_mib[0], two_mib[1], two_mib[2], two_mib[3]],
         &frames::frame(1, b"{\"group\":"),
         &frames::frame(77, b""),
         &frames::ack(1, 0, 0),
@@ -81,7 +81,7 @@ async fn an_acknowledgement_that_cannot_be_ends_the_connection_and_counts_for_no
     {
         let said = [frames::hello("g", "token", &b_itself, 1), ack.clone()].concat();
         let answer = say(&a, &said).await;
-        assert_eq!(answer[..3], [b'G', 1, 2], "welcome; the connection ends by the acknowledgement");
+        assert_eq!(answer[..3], [b'G', 2, 2], "welcome; the connection ends by the acknowledgement");
         a.until("counted", |a| refused(a) == count as u64 + 1).await;
     }
     assert_eq!(a.store.watermarks().confirmed.0, 0);

@@ -143,3 +143,19 @@ async fn parked_sends_wait_and_go_to_whoever_is_next_or_on_where_they_were() {
     b.acked("after").await;
     assert_eq!(a.log(), b.log());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slave_vouches_for_its_master_only_while_that_ones_disk_is_proven() {
+    let (a, b) = (Node::start("a").await, Node::start("b").await);
+    let record = a.lead(1, &[&b]).await;
+    b.follow(&record, &a).await;
+    a.acked("flushed within half a second").await;
+    let ago = |b: &Node| b.core.report().master_heard_ms_ago;
+    b.until("a master that is heard", |b| ago(b).is_some_and(|ago| ago < 200)).await;
+    // Nothing more is appended or flushed, as with a disk that hangs; frames go on coming each 50 ms.
+    b.until("nothing of its data plane", |b| ago(b).is_some_and(|ago| ago > 1_000)).await;
+    assert!(!a.core.report().data_plane_alive);
+    assert_eq!(a.ha.links().len(), 1, "the session stands");
+    a.acked("its disk answers again").await;
+    b.until("its data plane again", |b| ago(b).is_some_and(|ago| ago < 200)).await;
+}

@@ -16,13 +16,13 @@ fn master(members: &[u64], durability: Durability) -> Master {
     let config = Config::new(Mode::Sync, durability, 2);
     let mut master = Master::open(config, member(0), &record(1, 1, members), ends, 0);
     for &n in members.iter().filter(|&&n| n != 0) {
-        master.connected(&member(n), 0, 0);
+        master.connected(&member(n), 0, 0, 0);
     }
     master
 }
 
 fn ack(master: &mut Master, n: u64, at: u64, now: Millis) {
-    assert!(master.acked(&member(n), Epoch(1), at, at, now));
+    assert!(master.acked(&member(n), Epoch(1), at, at, now, now));
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn nothing_is_confirmed_before_every_in_sync_member_has_it() {
 fn with_flush_sync_only_what_is_on_disk_everywhere_counts() {
     let mut master = master(&[0, 1], Durability::Flushed);
     master.local(100, 40);
-    assert!(master.acked(&member(1), Epoch(1), 100, 50, 1));
+    assert!(master.acked(&member(1), Epoch(1), 100, 50, 1, 1));
     assert_eq!(master.confirm(1), 40);
     master.local(100, 100);
     assert_eq!(master.confirm(1), 50);
@@ -50,10 +50,10 @@ fn with_flush_sync_only_what_is_on_disk_everywhere_counts() {
 fn an_acknowledgement_of_another_epoch_or_beyond_the_log_counts_for_nothing() {
     let mut master = master(&[0, 1], Durability::Written);
     master.local(100, 0);
-    assert!(!master.acked(&member(1), Epoch(0), 100, 0, 1));
-    assert!(!master.acked(&member(1), Epoch(2), 100, 0, 1));
-    assert!(!master.acked(&member(1), Epoch(1), 101, 0, 1));
-    assert!(!master.acked(&member(9), Epoch(1), 100, 0, 1), "nobody knows r9");
+    assert!(!master.acked(&member(1), Epoch(0), 100, 0, 1, 1));
+    assert!(!master.acked(&member(1), Epoch(2), 100, 0, 1, 1));
+    assert!(!master.acked(&member(1), Epoch(1), 101, 0, 1, 1));
+    assert!(!master.acked(&member(9), Epoch(1), 100, 0, 1, 1), "nobody knows r9");
     assert_eq!(master.confirm(1), 0);
 }
 
@@ -61,9 +61,9 @@ fn an_acknowledgement_of_another_epoch_or_beyond_the_log_counts_for_nothing() {
 fn a_slave_whose_log_is_said_to_end_beyond_the_masters_is_not_connected() {
     let mut master = master(&[0, 1], Durability::Written);
     master.local(100, 0);
-    assert!(!master.connected(&member(1), 101, 1));
+    assert!(!master.connected(&member(1), 101, 1, 1));
     assert_eq!(master.confirm(1), 0);
-    assert!(master.connected(&member(1), 100, 1));
+    assert!(master.connected(&member(1), 100, 1, 1));
     assert_eq!(master.confirm(1), 100);
 }
 
@@ -87,7 +87,7 @@ fn a_joining_slave_is_counted_before_the_record_is_asked() {
     master.local(100, 0);
     ack(&mut master, 1, 100, 1);
     assert_eq!(master.confirm(1), 100);
-    master.connected(&member(2), 90, 2);
+    master.connected(&member(2), 90, 2, 2);
     assert_eq!(master.tick(2), None, "it lacks what is confirmed");
     master.local(200, 0);
     ack(&mut master, 1, 200, 3);
@@ -109,7 +109,7 @@ fn a_joining_slave_needs_all_that_the_log_held_when_the_epoch_began() {
     let ends = LogEnds { written: 100, flushed: 100, confirmed: 60 };
     let config = Config::new(Mode::Sync, Durability::Written, 2);
     let mut master = Master::open(config, member(0), &record(1, 1, &[0, 1]), ends, 0);
-    master.connected(&member(2), 80, 1);
+    master.connected(&member(2), 80, 1, 1);
     ack(&mut master, 2, 80, 1);
     assert_eq!(master.tick(2), None, "r2 has all of the 60, and may lack what was acknowledged");
     ack(&mut master, 2, 100, 3);
@@ -119,7 +119,7 @@ fn a_joining_slave_needs_all_that_the_log_held_when_the_epoch_began() {
 #[test]
 fn an_unanswered_request_is_repeated_until_its_fate_is_known() {
     let mut master = master(&[0, 1], Durability::Written);
-    master.connected(&member(2), 0, 0);
+    master.connected(&member(2), 0, 0, 0);
     let first = master.tick(0).expect("an empty log is caught up at once");
     assert_eq!(master.tick(500), None);
     master.disconnected(&member(2), 500);
@@ -140,7 +140,7 @@ fn of_requests_made_on_one_record_the_next_record_settles_all() {
     master.disconnected(&member(1), 0);
     let without = master.tick(600).expect("r1 is gone");
     assert_eq!((without.revision, without.in_sync), (1, record(1, 1, &[0]).in_sync));
-    assert!(master.connected(&member(1), 0, 700));
+    assert!(master.connected(&member(1), 0, 700, 700));
     let with = master.tick(1_700).expect("r1 is back, and the first request's fate is not known");
     assert_eq!(with.in_sync, record(1, 1, &[0, 1]).in_sync);
     master.local(10, 0);
@@ -174,7 +174,7 @@ fn the_set_never_shrinks_below_the_minimum_and_sends_are_refused_meanwhile() {
     master.recorded(&record(1, 2, &[0, 2]), 1_001, 1_001);
     assert_eq!(master.tick(60_000), None);
     assert_eq!(master.may_append(1_001), Err(Refusal::InSyncShort { have: 1, need: 2 }));
-    master.connected(&member(2), 0, 61_000);
+    master.connected(&member(2), 0, 61_000, 61_000);
     master.recorded(&record(1, 2, &[0, 2]), 61_000, 61_000);
     assert_eq!(master.may_append(61_000), Ok(()));
 }
@@ -185,7 +185,7 @@ fn a_member_that_came_back_with_less_than_it_acknowledged_leaves_at_once() {
     master.local(100, 100);
     ack(&mut master, 1, 100, 1);
     assert_eq!(master.confirm(1), 100);
-    master.connected(&member(1), 40, 2);
+    master.connected(&member(1), 40, 2, 2);
     let alter = master.tick(2).expect("r1 lost acknowledged messages");
     assert_eq!(alter.in_sync, record(1, 1, &[0]).in_sync);
 }
@@ -224,7 +224,7 @@ fn a_master_that_was_alone_and_is_cut_off_while_a_slave_joins_fences_itself() {
     let mut master = Master::open(config, member(0), &record(1, 1, &[0]), ends, 0);
     assert_eq!(master.may_append(60_000), Ok(()), "nobody else can be elected");
     master.recorded(&record(1, 1, &[0]), 60_000, 60_000);
-    assert!(master.connected(&member(1), 0, 60_000));
+    assert!(master.connected(&member(1), 0, 60_000, 60_000));
     ack(&mut master, 1, 0, 60_000);
     master.tick(60_001).expect("r1 is asked for; the answer never comes, and nothing else");
     assert_eq!(master.may_append(64_900), Ok(()));
@@ -270,8 +270,8 @@ fn a_slave_that_keeps_up_under_load_stays_and_one_that_falls_ever_further_behind
     let ends = LogEnds { written: 0, flushed: 0, confirmed: 0 };
     let config = Config::new(Mode::Async, Durability::Written, 1);
     let mut master = Master::open(config, member(0), &record(1, 1, &[0, 1, 2]), ends, 0);
-    master.connected(&member(1), 0, 0);
-    master.connected(&member(2), 0, 0);
+    master.connected(&member(1), 0, 0, 0);
+    master.connected(&member(2), 0, 0, 0);
     for now in (0..30_000).step_by(100) {
         master.local(now * 10, now * 10);
         master.confirm(now);
@@ -329,10 +329,10 @@ fn a_slave_that_cannot_keep_up_is_considered_less_and_less_often() {
         master.local(10_000 + now, 0);
         ack(&mut master, 1, 10_000 + now, now);
         if now == 0 {
-            master.connected(&member(2), 0, now);
+            master.connected(&member(2), 0, now, now);
         }
         // Alive and near, yet it never gets there.
-        assert!(master.acked(&member(2), Epoch(1), now / 2, now / 2, now));
+        assert!(master.acked(&member(2), Epoch(1), now / 2, now / 2, now, now));
         master.confirm(now);
         assert_eq!(master.tick(now), None);
         let counts = master.membership.considered().count() == 1;
@@ -360,7 +360,7 @@ fn going_on_with_too_few_copies_is_declared_and_ends_by_itself() {
     master.recorded(&record(1, 2, &[0]), 610, 610);
     master.local(100, 0);
     assert_eq!((master.degraded(), master.may_append(610), master.confirm(610)), (true, Ok(()), 100));
-    master.connected(&member(1), 100, 700);
+    master.connected(&member(1), 100, 700, 700);
     master.tick(710).expect("it is back");
     master.recorded(&record(1, 3, &[0, 1]), 720, 720);
     assert!(!master.degraded());
@@ -380,4 +380,18 @@ fn an_answer_that_was_long_under_way_proves_nothing_newer_than_its_question() {
         Err(Refusal::Fenced { silent_ms: 8_001 }),
         "an older question takes nothing back"
     );
+}
+
+#[test]
+fn what_lay_in_the_sockets_of_a_stopped_master_is_no_sign_of_life() {
+    let mut master = master(&[0, 1], Durability::Written);
+    assert!(master.acked(&member(1), Epoch(1), 0, 0, 1_000, 1_010));
+    // Stopped at 1 500; what r1 said until then is read at 9 000.
+    assert!(master.acked(&member(1), Epoch(1), 0, 0, 1_400, 9_000));
+    assert_eq!(master.may_serve(9_000), Err(Refusal::Fenced { silent_ms: 9_000 }));
+    assert!(master.connected(&member(1), 0, 1_450, 9_010), "nor is an answer to an old welcome");
+    assert!(master.may_serve(9_010).is_err());
+    assert!(master.acked(&member(1), Epoch(1), 0, 0, 9_011, 9_020));
+    assert_eq!(master.may_serve(9_020), Ok(()));
+    assert!(!master.acked(&member(1), Epoch(1), 0, 0, 9_022, 9_021), "nobody can have heard what was not sent yet");
 }

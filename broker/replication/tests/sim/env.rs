@@ -66,7 +66,7 @@ pub(crate) struct Env {
     /// The replica that the group's address leads to.
     pub(crate) published: Option<Node>,
     pub(crate) faulty: bool,
-    /// When anything reached each replica last.
+    /// When the latest of what reached each replica was sent.
     pub(crate) heard_at: Vec<u64>,
 }
 

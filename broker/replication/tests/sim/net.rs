@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use gantry_replication::epochs::EpochTable;
 use gantry_replication::handshake::Welcome;
 use gantry_replication::wire::{AlterInSync, Directive, Hello, Report};
-use gantry_replication::{Epoch, GroupRecord, Member};
+use gantry_replication::{Epoch, GroupRecord, Member, Millis};
 
 use crate::disk::Entry;
 use crate::env::{Env, Event};
@@ -30,10 +30,12 @@ pub(crate) enum Msg {
         session: Epoch,
         written: u64,
         flushed: u64,
+        echo: Millis,
     },
     HaHeartbeat {
         session: Epoch,
         confirm: u64,
+        pulse: Pulse,
     },
     HaFenced,
     Hello(Box<Hello>),
@@ -59,14 +61,22 @@ pub(crate) struct Piece {
     pub(crate) from: u64,
     pub(crate) entries: Vec<Entry>,
     pub(crate) confirm: u64,
+    pub(crate) pulse: Pulse,
+}
+
+/// When the master sent this, on its clock, and whether its data plane lived.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pulse {
+    pub(crate) at: Millis,
+    pub(crate) alive: bool,
 }
 
 #[derive(Debug)]
 struct Conn {
     nodes: [Node; 2],
     open: [bool; 2],
-    /// On the way to each end.
-    queues: [VecDeque<Msg>; 2],
+    /// On the way to each end, with when it was sent.
+    queues: [VecDeque<(u64, Msg)>; 2],
     /// When the last of them arrives.
     last: [u64; 2],
 }
@@ -85,7 +95,8 @@ pub(crate) enum Arrival {
     Nothing,
     /// Try again then.
     Later(u64),
-    Message(Node, Msg),
+    /// To whom, what, and when it was sent.
+    Message(Node, Msg, u64),
 }
 
 impl Net {
@@ -129,7 +140,7 @@ impl Env {
             return;
         }
         let to = 1 - end;
-        it.queues[to].push_back(msg);
+        it.queues[to].push_back((self.now, msg));
         it.last[to] = it.last[to].max(self.now + delay);
         let at = it.last[to];
         self.at(at, Event::Deliver(conn, to));
@@ -192,16 +203,16 @@ impl Env {
             // To a machine that lives but knows of no such connection: a reset comes back. A dead one says nothing.
             if up(to) && it.open[1 - end] {
                 let at = self.now + 1;
-                it.queues[1 - end].push_back(Msg::Closed);
+                it.queues[1 - end].push_back((self.now, Msg::Closed));
                 self.at(at, Event::Deliver(conn, 1 - end));
             }
             return Arrival::Nothing;
         }
-        let Some(msg) = it.queues[end].pop_front() else { return Arrival::Nothing };
+        let Some((sent, msg)) = it.queues[end].pop_front() else { return Arrival::Nothing };
         if matches!(msg, Msg::Closed) {
             self.forget(conn, to);
         }
-        Arrival::Message(to, msg)
+        Arrival::Message(to, msg, sent)
     }
 
     fn delay(&mut self) -> u64 {

@@ -43,10 +43,14 @@ pub(crate) enum Planted {
     OldSessionEndsNew,
     /// The elector grants a wish whatever record it was made on.
     OldWishGranted,
+    /// An elector's answer counts as a sign of life of the moment at which it is read.
+    AnswerCountsWhenItComes,
+    /// So does a slave's acknowledgement.
+    AckCountsWhenItComes,
 }
 
 /// All of them but [`Planted::Nothing`].
-pub(crate) const ALL: [Planted; 18] = [
+pub(crate) const ALL: [Planted; 20] = [
     Planted::AckBeforeTheSet,
     Planted::ShrinkWithoutCompareAndSet,
     Planted::StaleEpochAckCounted,
@@ -65,4 +69,6 @@ pub(crate) const ALL: [Planted; 18] = [
     Planted::DrainedTooEarly,
     Planted::OldSessionEndsNew,
     Planted::OldWishGranted,
+    Planted::AnswerCountsWhenItComes,
+    Planted::AckCountsWhenItComes,
 ];

@@ -186,15 +186,15 @@ impl World {
         match self.env.arrive(conn, end, up) {
             Arrival::Nothing => {}
             Arrival::Later(when) => self.env.at(when, Event::Deliver(conn, end)),
-            Arrival::Message(node, msg) => self.take(node, conn, msg),
+            Arrival::Message(node, msg, sent) => self.take(node, conn, msg, sent),
         }
     }
 
-    fn take(&mut self, node: Node, conn: u64, msg: Msg) {
+    fn take(&mut self, node: Node, conn: u64, msg: Msg, sent: u64) {
         let env = &mut self.env;
         env.trace.mix(&[5, node as u64, conn, env.now]);
         if let Some(heard_at) = env.heard_at.get_mut(node) {
-            *heard_at = env.now;
+            *heard_at = sent.max(*heard_at);
         }
         let elector = node.checked_sub(self.replicas.len()).map(|elector| &mut self.electors[elector]);
         let replica = self.replicas.get_mut(node).and_then(|replica| replica.process.as_mut());

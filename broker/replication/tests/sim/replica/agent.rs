@@ -131,7 +131,8 @@ impl Process {
     /// When that was asked to which the answer has come.
     fn asked(&mut self, env: &Env) -> Millis {
         let now = self.now(env);
-        self.agent.waiting.take().map_or(now, |(_, since)| since)
+        let asked = self.agent.waiting.take().map_or(now, |(_, since)| since);
+        if env.is_planted(Planted::AnswerCountsWhenItComes) { now } else { asked }
     }
 
     fn obey(&mut self, conn: ConnId, directive: Directive, env: &mut Env) {

@@ -5,7 +5,7 @@ use gantry_replication::{Epoch, Millis};
 
 use super::{Job, Process, Role};
 use crate::env::Env;
-use crate::net::{ConnId, Msg, Piece};
+use crate::net::{ConnId, Msg, Piece, Pulse};
 use crate::planted::Planted;
 
 /// How far it is with its master.
@@ -32,6 +32,7 @@ struct Session {
     epoch: Epoch,
     heard: Millis,
     spoke: Millis,
+    echo: Millis,
 }
 
 impl State {
@@ -70,7 +71,7 @@ impl Process {
             return;
         };
         let conn = env.connect(self.node, master);
-        self.follower.state = State::Asking(Session { conn, epoch, heard: now, spoke: now });
+        self.follower.state = State::Asking(Session { conn, epoch, heard: now, spoke: now, echo: 0 });
         self.push(Job::Survey(conn), env);
     }
 
@@ -105,13 +106,13 @@ impl Process {
                 self.take_welcome(session, welcome, env);
             }
             (Msg::HaAppend(piece), State::Following(_)) if piece.session == session.epoch => {
-                self.hear(session);
+                self.hear(session, piece.pulse);
                 self.push(Job::Raw(conn, piece), env);
             }
-            (Msg::HaHeartbeat { session: epoch, confirm }, State::Following(_)) if epoch == session.epoch => {
-                self.hear(session);
+            (Msg::HaHeartbeat { session: epoch, confirm, pulse }, State::Following(_)) if epoch == session.epoch => {
+                self.hear(session, pulse);
                 let written_in = (epoch, 0);
-                let piece = Piece { session: epoch, written_in, from: 0, entries: Vec::new(), confirm };
+                let piece = Piece { session: epoch, written_in, from: 0, entries: Vec::new(), confirm, pulse };
                 self.push(Job::Raw(conn, piece), env);
             }
             _ => self.give_up(conn, env),
@@ -123,10 +124,11 @@ impl Process {
         self.push(Job::Align(session.conn, welcome), env);
     }
 
-    /// The master's data plane was heard.
-    fn hear(&mut self, session: Session) {
-        self.follower.state = State::Following(session);
-        if let Role::Slave { epoch, heard_at, .. } = &mut self.role
+    /// The master was heard, and its data plane if that lives.
+    fn hear(&mut self, session: Session, pulse: Pulse) {
+        self.follower.state = State::Following(Session { echo: pulse.at, ..session });
+        if pulse.alive
+            && let Role::Slave { epoch, heard_at, .. } = &mut self.role
             && *epoch == session.epoch
         {
             *heard_at = Some(session.heard);
@@ -144,7 +146,7 @@ impl Process {
         }
         let now = self.now(env);
         self.follower.back_off = 0;
-        self.hear(Session { heard: now, ..session });
+        self.follower.state = State::Following(Session { heard: now, ..session });
         self.acknowledge(env);
     }
 
@@ -162,7 +164,7 @@ impl Process {
         let now = self.now(env);
         let State::Following(session) = &mut self.follower.state else { return };
         session.spoke = now;
-        let (conn, session) = (session.conn, session.epoch);
+        let (conn, echo, session) = (session.conn, session.echo, session.epoch);
         let is_its_slave = matches!(&self.role, Role::Slave { epoch, .. } if *epoch == session);
         if !is_its_slave && !env.is_planted(Planted::OldSessionAccepted) {
             return self.give_up(conn, env);
@@ -170,7 +172,7 @@ impl Process {
         env.obeyed(self.node, session);
         let written = env.disks[self.node].end();
         let flushed = if env.is_planted(Planted::FlushedTooEarly) { written } else { env.disks[self.node].flushed };
-        env.send(conn, self.node, Msg::HaAck { session, written, flushed });
+        env.send(conn, self.node, Msg::HaAck { session, written, flushed, echo });
     }
 
     fn give_up(&mut self, conn: ConnId, env: &mut Env) {

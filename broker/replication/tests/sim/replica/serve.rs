@@ -2,12 +2,12 @@
 
 use gantry_replication::epochs::{EpochTable, Extent};
 use gantry_replication::handshake::{MasterLog, SlaveLog, welcome};
-use gantry_replication::wire::AlterInSync;
+use gantry_replication::wire::{AlterInSync, DATA_PLANE_MS};
 use gantry_replication::{Epoch, Member, Millis};
 
 use super::{Process, Role};
 use crate::env::Env;
-use crate::net::{ConnId, Msg, Piece};
+use crate::net::{ConnId, Msg, Piece, Pulse};
 use crate::planted::Planted;
 
 /// Messages to a slave that may be under way; then its socket is full.
@@ -27,6 +27,7 @@ pub(super) struct Session {
     told: u64,
     heard: Millis,
     spoke: Millis,
+    welcomed: Millis,
 }
 
 impl Process {
@@ -39,7 +40,11 @@ impl Process {
                     env.close(conn, self.node);
                 }
             }
-            Msg::HaAck { session, written, flushed } => self.acked(conn, session, written, flushed, env),
+            Msg::HaAck { session, written, flushed, echo } => {
+                let early = env.is_planted(Planted::AckCountsWhenItComes);
+                let echo = if early { self.now(env) } else { echo };
+                self.acked(conn, session, (written, flushed), echo, env);
+            }
             _ => {}
         }
     }
@@ -60,23 +65,33 @@ impl Process {
         let (welcome, theirs) = (welcome(log, slave).ok()?, slave.extent.end.min(log.extent.end));
         let next = welcome.cut;
         env.send(conn, self.node, Msg::HaWelcome(Box::new(welcome)));
-        let session =
-            Session { member, life, epoch, epochs, connected: false, next, told: u64::MAX, heard: now, spoke: now };
+        let session = Session {
+            member,
+            life,
+            epoch,
+            epochs,
+            connected: false,
+            next,
+            told: u64::MAX,
+            heard: now,
+            spoke: now,
+            welcomed: now,
+        };
         if env.is_planted(Planted::StaleEpochAckCounted) {
             self.settle(env, |master, now| {
-                _ = master.connected(&session.member, theirs, now);
-                _ = master.acked(&session.member, epoch, theirs, theirs, now);
+                _ = master.connected(&session.member, theirs, now, now);
+                _ = master.acked(&session.member, epoch, theirs, theirs, now, now);
             });
         }
         self.sessions.insert(conn, session);
         Some(())
     }
 
-    fn acked(&mut self, conn: ConnId, said: Epoch, written: u64, flushed: u64, env: &mut Env) {
+    fn acked(&mut self, conn: ConnId, said: Epoch, (written, flushed): (u64, u64), echo: Millis, env: &mut Env) {
         let now = self.now(env);
         let Some(session) = self.sessions.get_mut(&conn) else { return };
         session.heard = now;
-        let (member, epoch) = (session.member.clone(), session.epoch);
+        let (member, epoch, welcomed) = (session.member.clone(), session.epoch, session.welcomed);
         if !session.connected {
             if said != epoch {
                 return self.drop_session(conn, env);
@@ -94,7 +109,7 @@ impl Process {
             self.settle(env, |master, now| {
                 if master.epoch() == epoch {
                     master.local(end, on_disk);
-                    sound = master.connected(&member, written, now);
+                    sound = master.connected(&member, written, welcomed, now);
                 }
             });
             if !sound {
@@ -108,7 +123,7 @@ impl Process {
         let mut sound = false;
         self.settle(env, |master, now| {
             master.local(mine, on_disk);
-            sound = master.acked(&member, said, written, flushed, now);
+            sound = master.acked(&member, said, written, flushed, echo, now);
         });
         if sound { self.pump(conn, env) } else { self.drop_session(conn, env) }
     }
@@ -155,6 +170,7 @@ impl Process {
             return self.drop_session(conn, env);
         }
         let end = env.disks[self.node].end();
+        let pulse = Pulse { at: now, alive: now.saturating_sub(self.proof_at) < env.setup.ms(DATA_PLANE_MS) };
         while session.next < end && env.net.under_way(conn, self.node) < WINDOW {
             let Some(entry) = session.epochs.epoch_at(session.next) else { return self.drop_session(conn, env) };
             let following = session.epochs.entries().iter().find(|other| other.epoch > entry.epoch);
@@ -165,6 +181,7 @@ impl Process {
                 from: session.next,
                 entries: env.disks[self.node].log[session.next as usize..to as usize].to_vec(),
                 confirm: self.confirmed,
+                pulse,
             };
             (session.next, session.told, session.spoke) = (to, self.confirmed, now);
             env.send(conn, self.node, Msg::HaAppend(piece));
@@ -172,7 +189,7 @@ impl Process {
         let idle = now.saturating_sub(session.spoke) >= env.setup.ms(500);
         if (session.told != self.confirmed || idle) && env.net.under_way(conn, self.node) < WINDOW {
             (session.told, session.spoke) = (self.confirmed, now);
-            env.send(conn, self.node, Msg::HaHeartbeat { session: session.epoch, confirm: self.confirmed });
+            env.send(conn, self.node, Msg::HaHeartbeat { session: session.epoch, confirm: self.confirmed, pulse });
         }
     }
 
