@@ -59,7 +59,17 @@ pub const IDENTITY_KEYS: &[&str] = &[
     doc = "A group of RocketMQ-compatible brokers: one master and its slaves, of which one becomes master by itself when the master is lost.",
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= 52")
         .message("metadata.name must be at most 52 of a-z, 0-9 and '-', begin with a letter and not end with '-'"),
-    validation = Rule::new("!has(self.spec.preferredMaster) || [0, 1, 2, 3, 4, 5, 6, 7, 8].exists(i, i < self.spec.replicas && self.spec.preferredMaster == self.metadata.name + '-' + string(i))")
+    // Written out: to a list or a number in text the API server's estimate of costs knows no bound.
+    validation = Rule::new("!has(self.spec.preferredMaster) || \
+        self.spec.preferredMaster == self.metadata.name + '-0' || \
+        self.spec.replicas > 1 && self.spec.preferredMaster == self.metadata.name + '-1' || \
+        self.spec.replicas > 2 && self.spec.preferredMaster == self.metadata.name + '-2' || \
+        self.spec.replicas > 3 && self.spec.preferredMaster == self.metadata.name + '-3' || \
+        self.spec.replicas > 4 && self.spec.preferredMaster == self.metadata.name + '-4' || \
+        self.spec.replicas > 5 && self.spec.preferredMaster == self.metadata.name + '-5' || \
+        self.spec.replicas > 6 && self.spec.preferredMaster == self.metadata.name + '-6' || \
+        self.spec.replicas > 7 && self.spec.preferredMaster == self.metadata.name + '-7' || \
+        self.spec.replicas > 8 && self.spec.preferredMaster == self.metadata.name + '-8'")
         .message("spec.preferredMaster must name a replica of this group: <metadata.name>-<0..replicas-1>"),
     printcolumn(name = "MASTER", type_ = "string", json_path = ".status.master"),
     printcolumn(name = "EPOCH", type_ = "integer", json_path = ".status.record.epoch"),

@@ -2,7 +2,7 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::BrokerGroup;
 
@@ -13,6 +13,7 @@ pub const CRD_FILE: &str = "crds/brokergroups.gantry.rs.yaml";
 pub fn crd() -> Result<CustomResourceDefinition, serde_json::Error> {
     let mut crd = serde_json::to_value(BrokerGroup::crd())?;
     use_formats_that_kubernetes_knows(&mut crd);
+    bound_names(&mut crd);
     serde_json::from_value(crd)
 }
 
@@ -37,6 +38,22 @@ fn use_formats_that_kubernetes_knows(schema: &mut Value) {
         }
         Value::Array(items) => items.iter_mut().for_each(use_formats_that_kubernetes_knows),
         _ => {}
+    }
+}
+
+/// The API server refuses a rule whose worst case costs too much, and takes a name without a bound for megabytes. So the schema says what
+/// holds for every name; it looks at these properties only where all of them are there.
+fn bound_names(crd: &mut Value) {
+    const LONGEST_NAME: u32 = 253;
+    for version in crd["spec"]["versions"].as_array_mut().into_iter().flatten() {
+        let properties = &mut version["schema"]["openAPIV3Schema"]["properties"];
+        let text = json!({"type": "string"});
+        properties["apiVersion"] = text.clone();
+        properties["kind"] = text.clone();
+        properties["metadata"] = json!({
+            "type": "object",
+            "properties": {"name": {"type": "string", "maxLength": LONGEST_NAME}, "generateName": text},
+        });
     }
 }
 
@@ -78,6 +95,18 @@ mod tests {
         let formats: Vec<_> = crd.lines().filter_map(|line| line.trim().strip_prefix("format: ")).collect();
         assert!(formats.contains(&"int64"));
         assert!(formats.iter().all(|format| ["int32", "int64", "date-time"].contains(format)), "{formats:?}");
+    }
+
+    /// Whether the API server takes the rules can only be asked of one: the tests on a real Kubernetes install this file.
+    #[test]
+    fn names_that_rules_look_at_have_a_bound() {
+        let crd = serde_json::to_value(crd().unwrap()).unwrap();
+        let properties = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+        assert_eq!(properties["metadata"]["properties"]["name"]["maxLength"], 253);
+        for needed in ["apiVersion", "kind", "metadata"] {
+            assert!(properties[needed]["type"].is_string(), "{needed}");
+        }
+        assert_eq!(properties["metadata"]["properties"]["generateName"]["type"], "string");
     }
 
     #[test]
