@@ -21,6 +21,7 @@ use crate::core::{Core, Job, Limits, Standing};
 use crate::fatal::Fatal;
 use crate::ha::{self, Follower, HaServer, classic};
 use crate::heartbeat;
+use crate::observe::Exporter;
 use crate::registration::{self, NamedMaster, Registrant};
 use crate::replica::ReplicaState;
 use crate::services::{self, Log, Services};
@@ -50,6 +51,7 @@ pub struct Broker {
     tasks: JoinSet<()>,
     writer: JoinHandle<()>,
     failed: watch::Receiver<Option<Arc<StoreFailure>>>,
+    exporter: Exporter,
 }
 
 impl Broker {
@@ -65,6 +67,7 @@ impl Broker {
         if config.advertised_master.is_none() {
             config.services.store_host = config.listen;
         }
+        let exporter = Exporter::start(config.metrics, config.store.recovery.clone())?;
         let clock = Clock::start();
         let bridge = Arc::new(Bridge::default());
         let (store_config, events) = (config.store.clone(), Arc::clone(&bridge) as Arc<dyn Events>);
@@ -86,6 +89,7 @@ impl Broker {
         let log = Arc::clone(&core) as Arc<dyn Log>;
         let services = Services::open(config.services.clone(), store.clone(), logged, log, Arc::clone(&core) as _)?;
         bridge.connect(&core, &services);
+        exporter.opened(&core);
 
         let ha_config = config.ha.clone();
         let (ha_address, metadata) = (config.ha_listen, Arc::clone(&services) as Arc<dyn ha::Metadata>);
@@ -99,7 +103,8 @@ impl Broker {
         let server = Arc::new(bind(config.listen, handler).await?);
         let failed = bridge.failed.subscribe();
         let tasks = JoinSet::new();
-        let mut broker = Self { core, services, server, fast, ha, _follower: follower, tasks, writer, failed };
+        let mut broker =
+            Self { core, services, server, fast, ha, _follower: follower, tasks, writer, failed, exporter };
         if let Some(undirected) = broker.spawn_tasks(&config, &store, &bridge) {
             match config.role {
                 BrokerRole::Slave => broker.follow_by_name(&config, undirected.named_master).await?,
@@ -194,6 +199,11 @@ impl Broker {
     /// Where clients reach it.
     pub fn local_addr(&self) -> SocketAddr {
         self.server.local_addr()
+    }
+
+    /// Where it answers probes and shows its metrics, if it does.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.exporter.local_addr()
     }
 
     /// Resolves when the store has failed: the broker must stop.

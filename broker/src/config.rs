@@ -1,5 +1,6 @@
 //! `broker.conf`: RocketMQ's properties format and keys, and Gantry's own beside them.
 
+mod metrics;
 mod roles;
 
 use std::collections::BTreeMap;
@@ -47,6 +48,9 @@ pub struct BrokerConfig {
     pub listen: SocketAddr,
     /// `brokerIP2`, `haListenPort`: where slaves fetch the log, `brokerIP1` by default: may be a network of its own.
     pub ha_listen: SocketAddr,
+    /// `metricsPromExporterHost`, `metricsPromExporterPort`, `metricsExporterType`: where probes are answered and metrics are shown.
+    /// Nowhere by default; port 0: given by the system.
+    pub metrics: Option<SocketAddr>,
     /// `namesrvAddr`, `;` between them.
     pub name_servers: Vec<String>,
     /// `gantryReplica`: this replica's name in its group; `<brokerName>-<brokerId>` by default.
@@ -136,6 +140,7 @@ impl BrokerConfig {
             broker_id,
             listen,
             ha_listen: keys.address("brokerIP2", "haListenPort", 10_912, listen.ip())?,
+            metrics: keys.metrics(listen.ip())?,
             name_servers: keys.list("namesrvAddr"),
             replica: keys.or("gantryReplica", format!("{name}-{broker_id}"))?,
             role: role.0,

@@ -8,6 +8,7 @@ mod acks;
 mod divergent;
 mod flow;
 mod jobs;
+mod motion;
 mod role;
 mod slowed;
 mod transitions;
@@ -36,6 +37,7 @@ pub use divergent::DivergentLimits;
 use flow::Writing;
 pub use flow::{Counters, FlowLimits};
 pub use jobs::{Align, Answer, Beginning, Job, Raw, Survey};
+use motion::Motion;
 use role::{Gate, Role};
 pub use upstream::{Upstream, UpstreamStatus};
 
@@ -105,6 +107,7 @@ pub struct Core {
     divergent: Divergent,
     queue: jobs::Queue,
     writing: Writing,
+    motion: Motion,
     counters: Counters,
     state: Mutex<State>,
     /// The log's written end, for those who send it on.
@@ -151,6 +154,7 @@ impl Core {
             limits,
             queue: jobs::Queue::new(limits.max_queued_sends),
             writing: Writing::default(),
+            motion: Motion::new(clock.now_ms()),
             counters: Counters::default(),
             state: Mutex::new(State {
                 replica: replica.clone(),
@@ -333,6 +337,7 @@ impl Core {
         self.end_waiting();
         self.tell_degraded();
         self.shed();
+        self.motion.ticked(self.clock.now_ms());
         alter
     }
 

@@ -11,6 +11,7 @@ pub mod ha;
 mod heartbeat;
 mod meter;
 pub mod nameserver;
+pub mod observe;
 pub mod registration;
 pub mod replica;
 pub mod services;

@@ -51,7 +51,7 @@ pub struct Counters {
     pub disk_full: AtomicU64,
 }
 
-/// Since when the writer is at one write.
+/// Since when the writer is at one thing, such as a write.
 #[derive(Debug, Default)]
 pub(super) struct Writing(AtomicU64);
 
@@ -64,7 +64,7 @@ impl Writing {
         self.0.store(0, Ordering::Release);
     }
 
-    fn lasts_ms(&self, now: Millis) -> Millis {
+    pub(super) fn lasts_ms(&self, now: Millis) -> Millis {
         let since = self.0.load(Ordering::Acquire);
         if since == 0 { 0 } else { (now + 1).saturating_sub(since) }
     }

@@ -53,16 +53,20 @@ impl Writer {
         loop {
             let patience = self.patience();
             let Some(jobs) = self.core.queue.take(patience) else { break };
+            self.core.motion.turn.begin(self.core.clock.now_ms());
             self.let_in_slowed();
             for job in jobs {
                 if let Job::Sends(sends, _) = job {
                     self.take_in(sends);
                 } else {
                     self.append();
+                    self.core.motion.carrying_out.begin(self.core.clock.now_ms());
                     self.carry_out(job);
+                    self.core.motion.carrying_out.end();
                 }
             }
             self.append();
+            self.core.motion.turn.end();
         }
         self.fail_waiting(&SendFailure::Fenced("the broker is stopping".to_owned()));
         if let Err(error) = self.close() {

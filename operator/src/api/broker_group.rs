@@ -30,6 +30,7 @@ pub const IDENTITY_KEYS: &[&str] = &[
     "brokerIP2",
     "listenPort",
     "haListenPort",
+    "metricsPromExporterPort",
     "namesrvAddr",
     "storePathRootDir",
     "storePathCommitLog",
@@ -130,7 +131,7 @@ pub struct BrokerGroupSpec {
     #[x_kube(
         validation = Rule::new("self.all(k, k.matches('^[A-Za-z][A-Za-z0-9._-]{0,126}$'))")
             .message("config: a key is a letter followed by letters, digits, '.', '_' or '-', at most 127 characters"),
-        validation = Rule::new("self.all(k, !(k in ['brokerClusterName', 'brokerName', 'brokerId', 'brokerRole', 'brokerIP1', 'brokerIP2', 'listenPort', 'haListenPort', 'namesrvAddr', 'storePathRootDir', 'storePathCommitLog', 'flushDiskType', 'gantryReplica', 'gantryPriority', 'gantryElectors', 'gantryToken', 'gantryAdvertisedMaster', 'replicationMode', 'minInSyncReplicas', 'onShortage']))")
+        validation = Rule::new("self.all(k, !(k in ['brokerClusterName', 'brokerName', 'brokerId', 'brokerRole', 'brokerIP1', 'brokerIP2', 'listenPort', 'haListenPort', 'metricsPromExporterPort', 'namesrvAddr', 'storePathRootDir', 'storePathCommitLog', 'flushDiskType', 'gantryReplica', 'gantryPriority', 'gantryElectors', 'gantryToken', 'gantryAdvertisedMaster', 'replicationMode', 'minInSyncReplicas', 'onShortage']))")
             .message("config must not set what the operator sets: identity, addresses, store path, flush or replication of a broker")
     )]
     pub config: BTreeMap<String, String>,

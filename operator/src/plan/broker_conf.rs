@@ -16,6 +16,8 @@ pub struct Surroundings<'a> {
     pub address: Option<IpAddr>,
     /// Where it listens for clients and for its peers; 0: given by the system, the broker tells the elector when it joins.
     pub ports: (u16, u16),
+    /// Where it answers probes and shows its metrics; 0: given by the system, the broker's log tells which.
+    pub metrics_port: u16,
     /// The group's stable master address, which masters register at the name servers.
     pub advertised_master: SocketAddr,
     /// The replica's store directory.
@@ -49,6 +51,7 @@ pub fn render(group: &GroupPlan, replica: &ReplicaPlan, surroundings: &Surroundi
         ("brokerIP2", address.clone()),
         ("listenPort", Some(surroundings.ports.0.to_string())),
         ("haListenPort", Some(surroundings.ports.1.to_string())),
+        ("metricsPromExporterPort", Some(surroundings.metrics_port.to_string())),
         ("storePathRootDir", Some(surroundings.store.display().to_string())),
         ("flushDiskType", Some(flush.to_owned())),
         ("replicationMode", Some(mode.to_owned())),
@@ -102,6 +105,7 @@ mod tests {
             electors: "127.0.0.1:4001",
             address: Some("127.0.0.1".parse().unwrap()),
             ports: (0, 0),
+            metrics_port: 0,
             advertised_master: "127.0.0.1:10911".parse().unwrap(),
             store: Path::new("/data/x y/store"),
             token: Some("secret"),
@@ -121,6 +125,7 @@ mod tests {
             "brokerIP2=127.0.0.1",
             "listenPort=0",
             "haListenPort=0",
+            "metricsPromExporterPort=0",
             "storePathRootDir=/data/x y/store",
             "flushDiskType=SYNC_FLUSH",
             "replicationMode=Sync",
@@ -134,7 +139,7 @@ mod tests {
             "maxMessageSize=1048576",
         ];
         assert_eq!(text.lines().skip(1).collect::<Vec<_>>(), expected);
-        let keys: Vec<_> = expected[..18].iter().map(|line| line.split('=').next().unwrap()).collect();
+        let keys: Vec<_> = expected[..19].iter().map(|line| line.split('=').next().unwrap()).collect();
         for key in keys {
             assert!(crate::api::IDENTITY_KEYS.contains(&key), "spec.config could override {key}");
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Blueprint, CLIENT_PORT, HA_PORT, Kind, Object};
+use super::{Blueprint, CLIENT_PORT, HA_PORT, HTTP_PORT, Kind, Object};
 use crate::plan::broker_conf::{Surroundings, render};
 
 /// Where a replica's volume is.
@@ -35,6 +35,7 @@ impl Blueprint {
             electors: &self.site.elector,
             address: None,
             ports: (CLIENT_PORT, HA_PORT),
+            metrics_port: HTTP_PORT,
             advertised_master: SocketAddr::new(master_ip, CLIENT_PORT),
             store: &store,
             token: None,

@@ -226,6 +226,7 @@ impl Shared {
                     electors: &self.elector.local_addr().to_string(),
                     address: Some(placement.address(&replica.name)),
                     ports: (0, 0),
+                    metrics_port: 0,
                     advertised_master,
                     store: &store,
                     token: Some(&token),

@@ -1,0 +1,72 @@
+//! Probes: is this process alive, and does it do its part in the group? Each answer says why.
+
+use gantry_store::{RecoveryPhase, RecoveryProgress};
+
+use super::Observer;
+use crate::core::{Core, Standing};
+use crate::services::seam::{NotServing, Role as _};
+
+/// Yes or no, and why.
+pub(super) type Verdict = Result<String, String>;
+
+impl Observer {
+    /// `No`: nothing helps but to start it again.
+    pub(super) fn is_alive(&self) -> Verdict {
+        match self.parts.get().and_then(|parts| parts.core.hangs()) {
+            Some(why) => Err(why),
+            None => Ok("alive".to_owned()),
+        }
+    }
+
+    /// `No`: it is neither a master that serves nor a slave that follows one.
+    pub(super) fn is_ready(&self) -> Verdict {
+        match self.parts.get() {
+            None => Err(recovering(&self.recovery)),
+            Some(parts) => role(&parts.core),
+        }
+    }
+}
+
+fn recovering(progress: &RecoveryProgress) -> String {
+    let now = progress.snapshot();
+    let what = match now.phase {
+        RecoveryPhase::Waiting => return "the store is about to be opened".to_owned(),
+        RecoveryPhase::ReadingLog => "the log is read from the last checkpoint on",
+        RecoveryPhase::BuildingQueues => "consume queues are made from the log",
+        RecoveryPhase::Done => return "the store is open, the broker begins".to_owned(),
+    };
+    format!("the store recovers: {what}, {} of {} bytes", now.done_bytes, now.total_bytes)
+}
+
+fn role(core: &Core) -> Verdict {
+    let standing = core.watch_standing().borrow().clone();
+    match (standing, core.serving()) {
+        (Standing::Master { epoch, .. }, Ok(())) => Ok(format!("master of epoch {epoch}")),
+        (Standing::Master { .. }, Err(why)) => Err(why.to_string()),
+        (Standing::Fenced, _) => Err("it has not been told its role yet".to_owned()),
+        (Standing::Slave { epoch, ha_address }, Err(NotServing::Slave)) => {
+            let upstream = core.upstream.status();
+            match ha_address {
+                _ if upstream.connected => Ok(format!("slave of epoch {epoch}, follows {}", upstream.address)),
+                Some(address) => Err(format!("slave of epoch {epoch}, not connected to its master's {address}")),
+                None => Err(format!("slave of epoch {epoch}, not told where its master is")),
+            }
+        }
+        // Between the two looks the role changed.
+        (Standing::Slave { .. }, _) => Err("its role changes just now".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::OnceLock;
+
+    use super::*;
+
+    #[test]
+    fn a_broker_whose_store_is_not_open_is_alive_and_not_ready() {
+        let observer = Observer { recovery: RecoveryProgress::default(), parts: OnceLock::new() };
+        assert!(observer.is_alive().is_ok());
+        assert_eq!(observer.is_ready(), Err("the store is about to be opened".to_owned()));
+    }
+}
