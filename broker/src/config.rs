@@ -318,6 +318,8 @@ impl Keys {
         store.segment_bytes = self.or("mappedFileSizeCommitLog", store.segment_bytes)?;
         let queue_file_bytes = self.or("mappedFileSizeConsumeQueue", store.queue_file_units * 20)?;
         store.queue_file_units = queue_file_bytes / 20;
+        let batch_file_bytes = self.or("mapperFileSizeBatchConsumeQueue", store.batch_queue_file_units * 46)?;
+        store.batch_queue_file_units = batch_file_bytes / 46;
         store.max_message_bytes = self.or("maxMessageSize", store.max_message_bytes)?;
         store.message_index = self.or("messageIndexEnable", store.message_index)?;
         store.index_slots = self.or("maxHashSlotNum", store.index_slots)?;

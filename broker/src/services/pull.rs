@@ -53,7 +53,7 @@ impl Services {
         }
         let mut woken = Vec::new();
         for message in batch {
-            let wants = |pull: &Pull| pull.from <= message.queue_offset && pull.filter.accepts(message.tags_code);
+            let wants = |pull: &Pull| pull.from < message.next_offset() && pull.filter.accepts(message.tags_code);
             woken.extend(self.waiting.wake(&message.topic, message.queue_id, wants));
         }
         self.resume(woken);

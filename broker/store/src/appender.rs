@@ -28,6 +28,9 @@ const WRITE_BYTES: usize = 8 << 20;
 /// …and given back to the system when one message made it grow larger than this.
 const KEEP_BYTES: usize = 16 << 20;
 
+/// What [`record::INNER_BASE`] takes at most: separators, its name and 20 digits. (And one before it, if that is missing.)
+const BASE_PROPERTY_BYTES: usize = 3 + record::INNER_BASE.len() + 20;
+
 /// The one that writes to the log. Whoever owns it decides what the log becomes.
 pub struct Appender {
     handle: Arc<Handle>,
@@ -151,14 +154,19 @@ impl Appender {
         let mut each = SmallVec::with_capacity(append.messages.len());
         let mut first_queue_offset = None;
         for message in &append.messages {
+            let batch = inner_batch(message);
             let queue_offset = QueueOffset(if record::has_queue_offset(message.sys_flag) {
-                self.queue_offsets.assign(&message.topic, message.queue_id)
+                self.queue_offsets.assign(&message.topic, message.queue_id, batch.unwrap_or(1))
             } else {
                 0
             });
             let placement = Placement { queue_offset, physical: PhysicalOffset(self.end), store_timestamp_ms: now_ms };
             let before = self.buffer.len();
-            record::encode(message, placement, shared.config.append_crc, &mut self.buffer);
+            let crc = shared.config.append_crc;
+            match batch {
+                Some(_) => record::encode(&with_base(message, queue_offset), placement, crc, &mut self.buffer),
+                None => record::encode(message, placement, crc, &mut self.buffer),
+            }
             each.push(placement.physical);
             self.end += (self.buffer.len() - before) as u64;
             first_queue_offset.get_or_insert(queue_offset);
@@ -169,7 +177,7 @@ impl Appender {
             each,
             end: PhysicalOffset(self.end),
             store_timestamp_ms: now_ms,
-            count: append.messages.len() as u32,
+            count: append.messages.iter().map(|message| u32::from(inner_batch(message).unwrap_or(1))).sum(),
         })
     }
 
@@ -289,6 +297,9 @@ fn checked_len(shared: &Shared, append: &Append) -> Result<u64, AppendError> {
     for message in &append.messages {
         check_message(shared, message)?;
         size += record::encoded_len(message, shared.config.append_crc);
+        if message.sys_flag & record::INNER_BATCH != 0 {
+            size += BASE_PROPERTY_BYTES as u64;
+        }
     }
     at_most("batch", size, shared.config.segment_bytes - BLANK_BYTES)?;
     Ok(size)
@@ -297,7 +308,15 @@ fn checked_len(shared: &Shared, append: &Append) -> Result<u64, AppendError> {
 fn check_message(shared: &Shared, message: &NewMessage) -> Result<(), AppendError> {
     at_most("body", message.body.len() as u64, u64::from(shared.config.max_message_bytes))?;
     at_most("topic", message.topic.len() as u64, shared.config.max_topic_bytes as u64)?;
-    at_most("properties", message.properties.len() as u64, properties::MAX_BYTES as u64)?;
+    let batch = message.sys_flag & record::INNER_BATCH != 0;
+    let properties_bytes = message.properties.len() + if batch { BASE_PROPERTY_BYTES } else { 0 };
+    at_most("properties", properties_bytes as u64, properties::MAX_BYTES as u64)?;
+    let size = properties::get(&message.properties, record::INNER_NUM).filter(|_| batch);
+    if size.is_some_and(|size| record::batch_size(size).is_none() || !record::has_queue_offset(message.sys_flag)) {
+        return Err(AppendError::Invalid(
+            "a batch's INNER_NUM must be 1 to 32767, and it can't be part of a transaction",
+        ));
+    }
     if !record::is_topic(&message.topic) {
         return Err(AppendError::Invalid("a topic must not be empty, `.` or `..`, or hold `/` or a zero byte"));
     }
@@ -308,6 +327,21 @@ fn check_message(shared: &Shared, message: &NewMessage) -> Result<(), AppendErro
         return Err(AppendError::Invalid("a queue id must be below 2^31"));
     }
     Ok(())
+}
+
+/// The messages of its batch, if it is one that says so.
+fn inner_batch(message: &NewMessage) -> Option<u16> {
+    if message.sys_flag & record::INNER_BATCH == 0 {
+        return None;
+    }
+    properties::get(&message.properties, record::INNER_NUM).and_then(record::batch_size)
+}
+
+/// The batch with the number of its first message in its properties, which only the writer knows.
+fn with_base(message: &NewMessage, first: QueueOffset) -> NewMessage {
+    let mut properties = properties::Builder::from_encoded(&message.properties);
+    properties.set(record::INNER_BASE, &first.0.to_string());
+    NewMessage { properties: properties.build(), ..message.clone() }
 }
 
 fn at_most(what: &'static str, size: u64, limit: u64) -> Result<(), AppendError> {

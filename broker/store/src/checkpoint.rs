@@ -14,7 +14,7 @@
 //! | 96 | 8 | `flushed`: below it everything is on disk |
 //! | 104 | 8 | `cut`: the log is being cut here; what lies behind must go before anything else happens |
 //! | 112 | 4 | how many consume queues there are |
-//! | 116 | 8 | how many messages the queues show at `dispatched`; all bits set: unknown |
+//! | 116 | 8 | how many units the queues show at `dispatched`; all bits set: unknown |
 //! | 124 | 8 | the log's oldest byte at that moment |
 //! | 132 | 8 | the newest index file's name; 0: there is none |
 //! | 140 | 4 | its next entry's number: those before it are on disk |

@@ -18,6 +18,8 @@ pub struct Config {
     pub segment_bytes: u64,
     /// Units of 20 bytes in a consume queue file (`mappedFileSizeConsumeQueue` / 20).
     pub queue_file_units: u32,
+    /// Units of 46 bytes in a batch consume queue file (`mapperFileSizeBatchConsumeQueue` / 46).
+    pub batch_queue_file_units: u32,
     /// `messageIndexEnable`: whether messages can be found by their keys.
     pub message_index: bool,
     /// `maxHashSlotNum`: slots of an index file.
@@ -73,6 +75,7 @@ impl Config {
             commit_log_directory: None,
             segment_bytes: 1 << 30,
             queue_file_units: 300_000,
+            batch_queue_file_units: 300_000,
             message_index: true,
             index_slots: 5_000_000,
             index_entries: 20_000_000,

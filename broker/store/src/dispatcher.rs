@@ -17,8 +17,9 @@ use std::time::Duration;
 use self::properties::Properties;
 use crate::allocator::is_no_space;
 use crate::index::Staged;
-use crate::queues::unit::{UNIT_BYTES, Unit};
-use crate::queues::{Queue, Step, step};
+use crate::queues::files::FileError;
+use crate::queues::unit::Unit;
+use crate::queues::{Layout, Queue, Step, convert, place, step};
 use crate::record::{self, Checked, RecordView};
 use crate::shared::Shared;
 use crate::{Damage, Dispatched, PhysicalOffset, RecoveryPhase, StoreFailure, checkpointer, tags};
@@ -46,9 +47,31 @@ pub(crate) struct Dispatcher {
 
 struct Pending {
     queue: Arc<Queue>,
+    /// The place of the first of them.
     first: u64,
+    /// The number of the next message.
     next: u64,
     units: Vec<u8>,
+}
+
+impl Pending {
+    /// The place after the last unit.
+    fn end(&self) -> u64 {
+        self.first + (self.units.len() / self.queue.layout.unit_bytes()) as u64
+    }
+
+    /// A unit of the queue's, written or not yet.
+    fn unit(&self, shared: &Shared, at: u64) -> Result<Option<Unit>, FileError> {
+        let Some(index) = at.checked_sub(self.first) else { return shared.queues.read_one(&self.queue, at) };
+        Ok(self.queue.layout.decode_all(at, &self.units[index as usize * self.queue.layout.unit_bytes()..]).next())
+    }
+
+    /// The unit that stands for message `number` or the first one after it.
+    fn unit_of(&self, shared: &Shared, number: u64) -> Result<Option<Unit>, FileError> {
+        let places = self.queue.places().start..self.end();
+        let place = place::of(self.queue.layout, places, number, |at| self.unit(shared, at))?;
+        self.unit(shared, place)
+    }
 }
 
 /// Why a step was not done.
@@ -124,7 +147,7 @@ impl Dispatcher {
         }
         shared.index.add(&self.keys, end).map_err(|error| cant_write(shared, error))?;
         for pending in self.pending.values() {
-            pending.queue.publish(pending.next);
+            pending.queue.publish(pending.end(), pending.next);
         }
         shared.marks.publish_dispatched(end);
         shared.events.dispatched(&self.told);
@@ -151,8 +174,10 @@ impl Dispatcher {
             match record::check(&bytes[(at - from) as usize..], place, segment_end - at, false) {
                 Ok(Checked::Blank(room)) if u64::from(room) <= read_to - at => at += u64::from(room),
                 Ok(Checked::Record(record)) => {
+                    if !self.take(shared, &record)? {
+                        break;
+                    }
                     at += u64::from(record.size);
-                    self.take(shared, &record)?;
                 }
                 // `confirmed` lies within a record: that one is not confirmed.
                 Ok(Checked::Blank(_)) | Err(record::Reason::CutOff { .. }) if to < segment_end => break,
@@ -169,72 +194,80 @@ impl Dispatcher {
         Ok(at)
     }
 
-    /// Adds a record's unit to the step.
-    fn take(&mut self, shared: &Shared, record: &RecordView<'_>) -> Result<(), Stop> {
+    /// Adds a record's unit to the step; `false` if the step has to end before it.
+    fn take(&mut self, shared: &Shared, record: &RecordView<'_>) -> Result<bool, Stop> {
+        let queue = if record::has_queue_offset(record.sys_flag) {
+            let Some(queue) = self.queue(shared, record).map_err(|error| cant_write(shared, error))? else {
+                return Ok(false);
+            };
+            Some(queue)
+        } else {
+            None
+        };
         shared.dispatched_timestamp_ms.store(record.store_timestamp_ms, Ordering::Release);
         let properties = Properties::of(record);
         if shared.index.is_enabled() {
             properties.keys.stage(record, &mut self.keys);
         }
-        if !record::has_queue_offset(record.sys_flag) {
-            return Ok(());
-        }
-        let queue = match &self.last_queue {
-            Some(queue) if queue.id == record.queue_id && *queue.topic == *record.topic => Arc::clone(queue),
-            _ => shared.queues.get_or_add(record.topic, record.queue_id),
-        };
-        self.last_queue = Some(Arc::clone(&queue));
+        let Some(queue) = queue else { return Ok(true) };
         let tags_code = tags_code(shared, record, &properties);
-        let unit = Unit { physical: record.physical.0, size: record.size, tags_code };
-        if self.place(shared, &queue, record.queue_offset.0, unit).map_err(|error| cant_write(shared, error))? {
+        let unit = Unit::of(record, tags_code);
+        if self.place(shared, &queue, unit).map_err(|error| cant_write(shared, error))? {
             self.told.push(Dispatched {
                 topic: Arc::clone(&queue.topic),
                 queue_id: record.queue_id,
                 queue_offset: record.queue_offset,
+                count: unit.count,
                 tags_code,
                 physical: record.physical,
                 size: record.size,
             });
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// The queue that a record's unit goes to. `None`: it has to become one of batch units, and not in this step, which has
+    /// units for it already.
+    fn queue(&mut self, shared: &Shared, record: &RecordView<'_>) -> Result<Option<Arc<Queue>>, FileError> {
+        let layout = Layout::of(record);
+        let mut queue = match &self.last_queue {
+            Some(queue) if queue.id == record.queue_id && *queue.topic == *record.topic => Arc::clone(queue),
+            _ => shared.queues.get_or_add(record.topic, record.queue_id, layout),
+        };
+        if layout == Layout::Batch && queue.layout == Layout::Single {
+            if self.pending.contains_key(&(Arc::clone(&queue.topic), queue.id)) {
+                return Ok(None);
+            }
+            queue = convert::to_batch(shared, &queue)?;
+        }
+        self.last_queue = Some(Arc::clone(&queue));
+        Ok(Some(queue))
     }
 
     /// Puts a unit where it belongs; `false` if it has no place.
-    fn place(
-        &mut self,
-        shared: &Shared,
-        queue: &Arc<Queue>,
-        at: u64,
-        unit: Unit,
-    ) -> Result<bool, (PathBuf, io::Error)> {
+    fn place(&mut self, shared: &Shared, queue: &Arc<Queue>, unit: Unit) -> Result<bool, FileError> {
         let pending = self.pending.entry((Arc::clone(&queue.topic), queue.id)).or_insert_with(|| {
-            let next = queue.max();
-            Pending { queue: Arc::clone(queue), first: next, next, units: Vec::new() }
+            let (first, next) = (queue.places().end, queue.max());
+            Pending { queue: Arc::clone(queue), first, next, units: Vec::new() }
         });
-        let fresh = pending.next == 0;
+        let (at, layout, fresh) = (unit.first, queue.layout, pending.next == 0);
         match step(pending.next, fresh, at) {
             Step::Next => {}
             Step::Begin => {
                 shared.queues.begin(queue, at)?;
-                (pending.first, pending.next) = (at, at);
+                (pending.first, pending.next) = (layout.first_place(at), at);
             }
             Step::Gap => {
-                tracing::warn!(
-                    ?queue,
-                    from = pending.next,
-                    to = at,
-                    "the log lacks messages of a queue: filled with blanks"
-                );
-                for _ in pending.next..at {
-                    pending.units.extend_from_slice(&Unit::BLANK.encode());
+                tracing::warn!(?queue, from = pending.next, to = at, "the log lacks messages of a queue");
+                if layout == Layout::Single {
+                    (pending.next..at).for_each(|_| layout.put(Unit::BLANK, &mut pending.units));
                 }
-                pending.next = at;
             }
             Step::Repeated => {
-                let same = match at.checked_sub(pending.first) {
-                    Some(index) => pending.units[index as usize * UNIT_BYTES..][..UNIT_BYTES] == unit.encode(),
-                    None => shared.queues.read_one(queue, at)? == Some(unit),
-                };
+                let there = pending.unit_of(shared, at)?;
+                let same = there.is_some_and(|there| {
+                    (there.physical, there.size, there.tags_code) == (unit.physical, unit.size, unit.tags_code)
+                });
                 if !same {
                     tracing::error!(
                         ?queue,
@@ -250,8 +283,8 @@ impl Dispatcher {
                 return Ok(false);
             }
         }
-        pending.units.extend_from_slice(&unit.encode());
-        pending.next = at + 1;
+        layout.put(unit, &mut pending.units);
+        pending.next = unit.next();
         Ok(true)
     }
 }

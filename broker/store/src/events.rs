@@ -28,12 +28,21 @@ pub struct Dispatched {
     pub topic: Arc<str>,
     /// Its queue.
     pub queue_id: u32,
-    /// Its number in the queue.
+    /// Its number in the queue; of a batch the first message's.
     pub queue_offset: QueueOffset,
+    /// How many messages it stands for.
+    pub count: u16,
     /// What the unit says: the tag's Java hash code, or a delayed message's delivery time in ms.
     pub tags_code: i64,
     /// Where its record begins.
     pub physical: PhysicalOffset,
     /// The record's bytes.
     pub size: u32,
+}
+
+impl Dispatched {
+    /// The number of the message after it.
+    pub fn next_offset(&self) -> QueueOffset {
+        QueueOffset(self.queue_offset.0.saturating_add(u64::from(self.count)))
+    }
 }

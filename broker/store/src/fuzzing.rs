@@ -2,7 +2,7 @@
 //! are, decoding doesn't panic, and what is decoded encodes to the same bytes again.
 
 use crate::properties::{self, Builder, PROPERTY_SEPARATOR, is_encodable};
-use crate::queues::unit::{UNIT_BYTES, Unit};
+use crate::queues::Layout;
 use crate::record::{self, Checked, MAGIC_V2, MAX_TOPIC_BYTES_V1, Placement, RecordCrc, RecordView};
 use crate::{NewMessage, PhysicalOffset};
 
@@ -51,14 +51,20 @@ pub fn properties(bytes: &[u8]) {
 
 /// Takes `bytes` for a consume queue's units.
 pub fn queue_units(bytes: &[u8]) {
-    let mut count = 0;
-    for (unit, encoded) in Unit::decode_all(bytes).zip(bytes.chunks(UNIT_BYTES)) {
-        assert_eq!(unit.encode(), encoded);
-        assert!(unit.end() >= unit.physical);
-        assert!(!unit.is_blank() || !unit.is_empty());
-        count += 1;
+    for layout in Layout::ALL {
+        let mut count = 0;
+        for (unit, encoded) in layout.decode_all(0, bytes).zip(bytes.chunks(layout.unit_bytes())) {
+            let mut again = Vec::new();
+            layout.put(unit, &mut again);
+            // What batch units end with is always the same.
+            let kept = encoded.len().min(38);
+            assert_eq!(again[..kept], encoded[..kept]);
+            assert!(unit.end() >= unit.physical && unit.next() >= unit.first);
+            assert!(!layout.is_blank(unit) || !layout.is_empty(unit));
+            count += 1;
+        }
+        assert_eq!(count, bytes.len() / layout.unit_bytes());
     }
-    assert_eq!(count, bytes.len() / UNIT_BYTES);
 }
 
 /// Goes from record to record as recovery does.

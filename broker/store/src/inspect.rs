@@ -67,11 +67,10 @@ pub fn look(config: &Config, depth: Depth, watch: &mut dyn FnMut(u64, u64)) -> R
         report.damage.push(Finding::new(&checkpoint_path, None, format!("version {version} is of a later broker")));
     }
     let known = if let Found::Ours(known) = found { Some(known) } else { None };
-    let queue_directory = root.join(crate::queues::DIRECTORY);
-    let total = files.bytes() + if report.verified { queues::bytes(&queue_directory)? } else { 0 };
+    let total = files.bytes() + if report.verified { queues::bytes(root)? } else { 0 };
     let mut watch = |done| watch(done, total);
     let log = log::look(&files, known, depth, running, &mut watch, &mut report)?;
-    queues::look(&queue_directory, &files, &log, depth, &mut watch, &mut report)?;
+    queues::look(root, &files, &log, depth, &mut watch, &mut report)?;
     Ok(report)
 }
 

@@ -15,8 +15,8 @@ use crate::QueueOffset;
 use crate::atomic_file;
 use crate::fs::Fs;
 use crate::queue_offsets::QueueOffsets;
-use crate::queues::Queues;
 use crate::queues::recover;
+use crate::queues::{Layout, Queues};
 use crate::shared::Shared;
 
 /// Its name, under the store's root.
@@ -47,8 +47,9 @@ pub(crate) fn drained(queues: &Queues, oldest: u64) -> Result<Vec<QueueNumber>, 
     let mut numbers = Vec::new();
     for queue in queues.all() {
         let range = queue.range();
-        let min = recover::find_min(queues, &queue, range.min.0, range.max.0, oldest)?;
-        if min == range.max.0 && range.max.0 > 0 {
+        let places = queue.places();
+        let (min, _) = recover::find_min(queues, &queue, places.clone(), oldest)?;
+        if min == places.end && range.max.0 > 0 {
             numbers.push(QueueNumber { topic: Arc::clone(&queue.topic), queue_id: queue.id, next: range.max });
         }
     }
@@ -60,7 +61,8 @@ pub(crate) fn apply(numbers: &[QueueNumber], offsets: &mut QueueOffsets, queues:
     for QueueNumber { topic, queue_id, next } in numbers {
         if offsets.next(topic, *queue_id) == 0 && next.0 > 0 {
             offsets.set(topic, *queue_id, next.0);
-            queues.get_or_add(topic, *queue_id).begin_at(next.0);
+            // Its next record says which layout it has.
+            queues.get_or_add(topic, *queue_id, Layout::Single).begin_at(next.0);
         }
     }
 }

@@ -20,14 +20,15 @@ impl QueueOffsets {
         self.next.get(topic).and_then(|queues| queues.get(&queue_id)).copied().unwrap_or(0)
     }
 
-    /// Gives the next number away.
-    pub(crate) fn assign(&mut self, topic: &Arc<str>, queue_id: u32) -> u64 {
+    /// Gives the next `count` numbers away; answers the first.
+    pub(crate) fn assign(&mut self, topic: &Arc<str>, queue_id: u32, count: u16) -> u64 {
         let next = match self.next.get_mut(topic) {
             Some(queues) => queues.entry(queue_id).or_insert(0),
             None => self.next.entry(Arc::clone(topic)).or_default().entry(queue_id).or_insert(0),
         };
-        *next += 1;
-        *next - 1
+        let first = *next;
+        *next += u64::from(count);
+        first
     }
 
     /// What the consume queue says at open.
@@ -44,7 +45,7 @@ impl QueueOffsets {
         let next = self.queues(record.topic).entry(record.queue_id).or_insert(0);
         let step = step(*next, *next == 0, offset);
         if !matches!(step, Step::Repeated | Step::Implausible) {
-            *next = offset + 1;
+            *next = record.next_offset().0;
         }
         step == Step::Gap
     }

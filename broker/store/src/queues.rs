@@ -1,4 +1,14 @@
-//! The consume queues: per (topic, queue) a file of 20-byte units that point into the log, RocketMQ's `ConsumeQueue`.
+//! The consume queues: per (topic, queue) files of units that point into the log, RocketMQ's `ConsumeQueue` and
+//! `BatchConsumeQueue`.
+//!
+//! A unit has a *place* in its queue, counted from the queue's beginning; a message has a *number*. In a queue of single
+//! units both are the same. In one of batch units ([`Layout`]) a unit stands for a record that holds many messages, and
+//! places begin at 0 whenever the queue is made anew.
+//!
+//! Which of the two a queue is, its records say: one that holds a batch ([`crate::record::INNER_BATCH`]) is only
+//! written to topics that have batch queues. RocketMQ asks the topic's attributes instead, which a recovery, a slave or
+//! a repair doesn't know when it dispatches a record: the log alone must be enough. A queue of single units that gets such a
+//! record becomes one of batch units, see [`convert`].
 //!
 //! They are read and written with `pread` and `pwrite`, not mapped: so thousands of queues need neither maps nor
 //! more open files than [`files::QueueFiles`] allows, and a cut may overwrite units.
@@ -7,24 +17,24 @@
 //! said so. All others are zeroed at open ([`recover`]) and made again from the log. In between, a queue's units
 //! `[min, max)` are whole and in log order, and everything from `max` on is zeros or about to be overwritten.
 
+pub(crate) mod convert;
 pub(crate) mod files;
+pub(crate) mod place;
 pub(crate) mod recover;
 pub(crate) mod unit;
 
 use std::collections::HashMap;
-use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
-use self::files::QueueFiles;
-use self::unit::{UNIT_BYTES, Unit};
+use self::files::{FileError, QueueFiles};
+pub(crate) use self::unit::Layout;
+use self::unit::{MAX_UNIT_BYTES, Unit};
 use crate::{QueueOffset, QueueRange};
-
-/// Where the queues are, under the store's root.
-pub(crate) const DIRECTORY: &str = "consumequeue";
 
 /// A queue that a record numbers further ahead than this is not filled up: the number must be wrong.
 const MAX_GAP_UNITS: u64 = 3_000_000;
@@ -35,17 +45,39 @@ pub(crate) struct Queue {
     pub(crate) id: u32,
     /// Names the queue in the table of open files.
     key: u32,
+    pub(crate) layout: Layout,
     directory: PathBuf,
-    /// The first unit that can be read.
-    min: AtomicU64,
+    /// The first unit that can be read: its place, and its first message's number.
+    min: Mark,
     /// The unit after the last that can be read. `min ≤ max`.
-    max: AtomicU64,
-    /// Units below it may have been written, visible or not. `max ≤ touched`.
+    max: Mark,
+    /// Places below it may have been written, visible or not. `max ≤ touched`.
     touched: AtomicU64,
+}
+
+/// A unit's place, and the number of its first message.
+#[derive(Default)]
+struct Mark {
+    place: AtomicU64,
+    number: AtomicU64,
+}
+
+impl Mark {
+    fn store(&self, place: u64, number: u64) {
+        // The place first: who sees the number finds the units below it.
+        self.place.store(place, Ordering::Release);
+        self.number.store(number, Ordering::Release);
+    }
+
+    fn lower(&self, place: u64, number: u64) {
+        self.number.fetch_min(number, Ordering::AcqRel);
+        self.place.fetch_min(place, Ordering::AcqRel);
+    }
 }
 
 /// All queues.
 pub(crate) struct Queues {
+    /// The store's.
     root: PathBuf,
     pub(crate) files: QueueFiles,
     table: RwLock<Table>,
@@ -72,7 +104,7 @@ pub(crate) enum Step {
 
 /// Judges a record's queue offset where `next` is expected; `fresh` queues have no unit yet.
 pub(crate) fn step(next: u64, fresh: bool, offset: u64) -> Step {
-    const LAST: u64 = i64::MAX as u64 / UNIT_BYTES as u64;
+    const LAST: u64 = i64::MAX as u64 / MAX_UNIT_BYTES as u64;
     match offset {
         _ if offset == next => Step::Next,
         _ if offset < next => Step::Repeated,
@@ -86,13 +118,21 @@ pub(crate) fn step(next: u64, fresh: bool, offset: u64) -> Step {
 impl Queue {
     pub(crate) fn range(&self) -> QueueRange {
         // `min` first: it never exceeds a `max` that is read later, but for a cut, which readers notice by zeros.
-        let min = self.min.load(Ordering::Acquire);
-        let max = self.max.load(Ordering::Acquire);
+        let min = self.min.number.load(Ordering::Acquire);
+        let max = self.max();
         QueueRange { min: QueueOffset(min.min(max)), max: QueueOffset(max) }
     }
 
+    /// The number after the last message's.
     pub(crate) fn max(&self) -> u64 {
-        self.max.load(Ordering::Acquire)
+        self.max.number.load(Ordering::Acquire)
+    }
+
+    /// The places of the units that can be read.
+    pub(crate) fn places(&self) -> Range<u64> {
+        let min = self.min.place.load(Ordering::Acquire);
+        let max = self.max.place.load(Ordering::Acquire);
+        min.min(max)..max
     }
 
     /// Where its files are.
@@ -100,14 +140,15 @@ impl Queue {
         &self.directory
     }
 
-    /// Units below `min` are not shown any more. Behind the dispatcher's gate.
-    pub(crate) fn raise_min(&self, min: u64) {
-        self.min.fetch_max(min.min(self.max()), Ordering::AcqRel);
+    /// Units before the one at `place`, whose first message is `number`, are not shown any more. Behind the dispatcher's gate.
+    pub(crate) fn raise_min(&self, place: u64, number: u64) {
+        self.min.place.fetch_max(place.min(self.places().end), Ordering::AcqRel);
+        self.min.number.fetch_max(number.min(self.max()), Ordering::AcqRel);
     }
 
     /// Whether it has no unit that can be read.
     pub(crate) fn is_drained(&self) -> bool {
-        self.min.load(Ordering::Acquire) >= self.max()
+        self.places().is_empty()
     }
 
     /// Whether it never had a unit.
@@ -115,18 +156,23 @@ impl Queue {
         self.max() == 0
     }
 
-    /// Makes units below `max` readable.
-    pub(crate) fn publish(&self, max: u64) {
-        assert!(max >= self.max() && max <= self.touched.load(Ordering::Acquire), "{self:?}: published to {max}");
-        self.max.store(max, Ordering::Release);
+    /// Makes units below `place` readable, whose messages go up to `number`.
+    pub(crate) fn publish(&self, place: u64, number: u64) {
+        assert!(
+            place >= self.places().end && number >= self.max() && place <= self.touched.load(Ordering::Acquire),
+            "{self:?}: published to {number} at {place}"
+        );
+        assert!(self.layout == Layout::Batch || place == number, "{self:?}: single units lie where their numbers say");
+        self.max.store(place, number);
     }
 
-    /// A fresh queue's first unit is number `first`; nobody can read it yet.
+    /// A fresh queue's first message is number `first`; nobody can read it yet.
     pub(crate) fn begin_at(&self, first: u64) {
         assert!(self.is_fresh(), "{self:?}: begins at {first}");
-        self.min.store(first, Ordering::Release);
-        self.touched.store(first, Ordering::Release);
-        self.max.store(first, Ordering::Release);
+        let place = self.layout.first_place(first);
+        self.min.store(place, first);
+        self.touched.store(place, Ordering::Release);
+        self.max.store(place, first);
     }
 }
 
@@ -146,15 +192,25 @@ impl Queues {
         self.table.read().get(topic)?.get(&queue_id).cloned()
     }
 
-    /// The queue, made (in memory) if missing.
-    pub(crate) fn get_or_add(&self, topic: &str, queue_id: u32) -> Arc<Queue> {
+    /// The queue; made (in memory) with this layout if missing.
+    pub(crate) fn get_or_add(&self, topic: &str, queue_id: u32, layout: Layout) -> Arc<Queue> {
         if let Some(queue) = self.get(topic, queue_id) {
             return queue;
         }
         let mut table = self.table.write();
         let topic = table.get_key_value(topic).map_or_else(|| Arc::from(topic), |(name, _)| Arc::clone(name));
-        let queue = self.new_queue(Arc::clone(&topic), queue_id);
+        let queue = self.new_queue(Arc::clone(&topic), queue_id, layout);
         Arc::clone(table.entry(topic).or_default().entry(queue_id).or_insert(queue))
+    }
+
+    /// A queue of the same name as `queue`, which nobody else sees before [`Queues::put`].
+    pub(crate) fn detached(&self, queue: &Queue, layout: Layout) -> Arc<Queue> {
+        self.new_queue(Arc::clone(&queue.topic), queue.id, layout)
+    }
+
+    /// Puts `queue` in the place of the one that has its name. Behind the dispatcher's gate.
+    pub(crate) fn put(&self, queue: &Arc<Queue>) {
+        self.table.write().entry(Arc::clone(&queue.topic)).or_default().insert(queue.id, Arc::clone(queue));
     }
 
     /// All of them, sorted by topic and number.
@@ -169,123 +225,138 @@ impl Queues {
         self.table.read().values().map(HashMap::len).sum()
     }
 
-    /// The messages that can be read: fewer, when a file of a queue is lost.
+    /// The units that can be read: fewer, when a file of a queue is lost.
     pub(crate) fn visible(&self) -> u64 {
-        let units = |queue: &Arc<Queue>| queue.max() - queue.min.load(Ordering::Acquire).min(queue.max());
+        let units = |queue: &Arc<Queue>| queue.places().count() as u64;
         self.table.read().values().flat_map(HashMap::values).map(units).sum()
     }
 
     /// What all units take that can be read: files are sparse.
     pub(crate) fn used_bytes(&self) -> u64 {
-        self.visible() * UNIT_BYTES as u64
+        let bytes = |queue: &Arc<Queue>| queue.places().count() as u64 * queue.layout.unit_bytes() as u64;
+        self.table.read().values().flat_map(HashMap::values).map(bytes).sum()
     }
 
-    /// Reads units from `from` on into `into`, as many as fit and lie in one file; answers how many.
-    pub(crate) fn read(&self, queue: &Queue, from: u64, into: &mut [u8]) -> Result<usize, (PathBuf, io::Error)> {
-        let units = self.files.units_per_file();
-        let (file_no, index) = (from / units, from % units);
-        let wanted = (into.len() / UNIT_BYTES).min((units - index) as usize);
+    /// Reads units from place `from` on into `into`, as many as fit and lie in one file; answers how many.
+    pub(crate) fn read(&self, queue: &Queue, from: u64, into: &mut [u8]) -> Result<usize, FileError> {
+        let (file_no, at, bytes) = self.extent(queue, from, into.len());
         let Some(file) = self.files.existing(queue, file_no)? else { return Ok(0) };
-        let read = file.read_at(&mut into[..wanted * UNIT_BYTES], index * UNIT_BYTES as u64);
-        Ok(read.map_err(|error| (self.files.path(queue, file_no), error))? / UNIT_BYTES)
+        let read = file.read_at(&mut into[..bytes], at);
+        Ok(read.map_err(|error| (self.files.path(queue, file_no), error))? / queue.layout.unit_bytes())
     }
 
     /// The same of units that are in memory, without waiting for the disk; and how many could have been read.
-    pub(crate) fn read_cached(
-        &self,
-        queue: &Queue,
-        from: u64,
-        into: &mut [u8],
-    ) -> Result<(usize, usize), (PathBuf, io::Error)> {
-        let units = self.files.units_per_file();
-        let (file_no, index) = (from / units, from % units);
-        let wanted = (into.len() / UNIT_BYTES).min((units - index) as usize);
+    pub(crate) fn read_cached(&self, queue: &Queue, from: u64, into: &mut [u8]) -> Result<(usize, usize), FileError> {
+        let (file_no, at, bytes) = self.extent(queue, from, into.len());
         let Some(file) = self.files.existing(queue, file_no)? else { return Ok((0, 0)) };
-        let read = file.read_cached_at(&mut into[..wanted * UNIT_BYTES], index * UNIT_BYTES as u64);
-        Ok((read.map_err(|error| (self.files.path(queue, file_no), error))? / UNIT_BYTES, wanted))
+        let read = file.read_cached_at(&mut into[..bytes], at);
+        let unit_bytes = queue.layout.unit_bytes();
+        Ok((read.map_err(|error| (self.files.path(queue, file_no), error))? / unit_bytes, bytes / unit_bytes))
+    }
+
+    /// The file that has the unit at `from`, where in it, and the bytes of the units there that fit into `room`.
+    fn extent(&self, queue: &Queue, from: u64, room: usize) -> (u64, u64, usize) {
+        let (units, unit_bytes) = (self.files.units_per_file(queue.layout), queue.layout.unit_bytes());
+        let (file_no, index) = (from / units, from % units);
+        let count = (room / unit_bytes).min((units - index) as usize);
+        (file_no, index * unit_bytes as u64, count * unit_bytes)
     }
 
     /// One unit; `None` if its file is gone.
-    pub(crate) fn read_one(&self, queue: &Queue, at: u64) -> Result<Option<Unit>, (PathBuf, io::Error)> {
-        let mut bytes = [0; UNIT_BYTES];
-        Ok((self.read(queue, at, &mut bytes)? == 1).then(|| Unit::decode(&bytes)))
+    pub(crate) fn read_one(&self, queue: &Queue, place: u64) -> Result<Option<Unit>, FileError> {
+        let mut bytes = [0; MAX_UNIT_BYTES];
+        let bytes = &mut bytes[..queue.layout.unit_bytes()];
+        Ok((self.read(queue, place, bytes)? == 1).then(|| queue.layout.decode(place, bytes)))
     }
 
-    /// Writes encoded units from `from` on, which nobody can read before [`Queue::publish`].
-    pub(crate) fn write(&self, queue: &Queue, from: u64, encoded: &[u8]) -> Result<(), (PathBuf, io::Error)> {
-        let units = self.files.units_per_file();
-        assert!(from >= queue.max(), "{queue:?}: visible units are not overwritten, {from}");
+    /// Writes encoded units from place `from` on, which nobody can read before [`Queue::publish`].
+    pub(crate) fn write(&self, queue: &Queue, from: u64, encoded: &[u8]) -> Result<(), FileError> {
+        let (units, unit_bytes) = (self.files.units_per_file(queue.layout), queue.layout.unit_bytes());
+        assert!(from >= queue.places().end, "{queue:?}: visible units are not overwritten, {from}");
         let (mut at, mut rest) = (from, encoded);
         while !rest.is_empty() {
             let (file_no, index) = (at / units, at % units);
-            let count = ((units - index) as usize).min(rest.len() / UNIT_BYTES);
+            let count = ((units - index) as usize).min(rest.len() / unit_bytes);
             if index > 0 && queue.is_drained() && self.files.existing(queue, file_no)?.is_none() {
-                // Only its number was remembered, without a file.
+                // Only its number was remembered, without a file. (Batch units begin at place 0 then.)
                 self.fill_blanks(queue, file_no * units, at)?;
             }
-            let (now, later) = rest.split_at(count * UNIT_BYTES);
+            let (now, later) = rest.split_at(count * unit_bytes);
             queue.touched.fetch_max(at + count as u64, Ordering::AcqRel);
-            self.files.write(queue, file_no, index * UNIT_BYTES as u64, now)?;
+            self.files.write(queue, file_no, index * unit_bytes as u64, now)?;
             (at, rest) = (at + count as u64, later);
         }
         Ok(())
     }
 
-    /// Writes blanks over units `[from, to)`, all in one file, that nobody reads.
-    fn fill_blanks(&self, queue: &Queue, from: u64, to: u64) -> Result<(), (PathBuf, io::Error)> {
+    /// Writes blanks over single units `[from, to)`, all in one file, that nobody reads.
+    fn fill_blanks(&self, queue: &Queue, from: u64, to: u64) -> Result<(), FileError> {
         const CHUNK_UNITS: u64 = 8192;
-        let units = self.files.units_per_file();
-        let blanks = Unit::BLANK.encode().repeat((to - from).min(CHUNK_UNITS) as usize);
+        assert!(queue.layout == Layout::Single, "{queue:?}: batch units have no gaps to fill");
+        let (units, unit_bytes) = (self.files.units_per_file(queue.layout), queue.layout.unit_bytes());
+        let mut blank = Vec::with_capacity(unit_bytes);
+        queue.layout.put(Unit::BLANK, &mut blank);
+        let blanks = blank.repeat((to - from).min(CHUNK_UNITS) as usize);
         let mut at = from;
         while at < to {
             let count = (to - at).min(CHUNK_UNITS);
-            let bytes = &blanks[..count as usize * UNIT_BYTES];
-            self.files.write(queue, at / units, at % units * UNIT_BYTES as u64, bytes)?;
+            let bytes = &blanks[..count as usize * unit_bytes];
+            self.files.write(queue, at / units, at % units * unit_bytes as u64, bytes)?;
             at += count;
         }
         Ok(())
     }
 
-    /// A fresh queue's first record is number `first`: what comes before it in its file is blank.
-    pub(crate) fn begin(&self, queue: &Queue, first: u64) -> Result<(), (PathBuf, io::Error)> {
-        self.fill_blanks(queue, first - first % self.files.units_per_file(), first)?;
+    /// A fresh queue's first record is number `first`: where numbers are places, what comes before it in its file is blank.
+    pub(crate) fn begin(&self, queue: &Queue, first: u64) -> Result<(), FileError> {
+        if queue.layout == Layout::Single {
+            self.fill_blanks(queue, first - first % self.files.units_per_file(queue.layout), first)?;
+        }
         queue.begin_at(first);
         Ok(())
     }
 
-    /// Takes units from `to` on away, for good: they read as zeros before anything is written there again.
-    pub(crate) fn cut(&self, queue: &Queue, to: u64) -> Result<(), (PathBuf, io::Error)> {
+    /// Takes units of messages from number `to` on away, for good: they read as zeros before anything is written there again.
+    pub(crate) fn cut(&self, queue: &Queue, to: u64) -> Result<(), FileError> {
         let touched = queue.touched.load(Ordering::Acquire);
-        queue.max.fetch_min(to, Ordering::AcqRel);
-        queue.min.fetch_min(to, Ordering::AcqRel);
-        let units = self.files.units_per_file();
-        let mut at = to;
+        // What isn't readable goes in any case.
+        let place = place::of(queue.layout, queue.places(), to, |at| self.read_one(queue, at))?;
+        queue.max.lower(place, to);
+        queue.min.lower(place, to);
+        let (units, unit_bytes) = (self.files.units_per_file(queue.layout), queue.layout.unit_bytes() as u64);
+        let mut at = place;
         while at < touched {
             let (file_no, index) = (at / units, at % units);
             let end = units.min(touched - file_no * units);
-            self.files.zero(queue, file_no, index * UNIT_BYTES as u64, end * UNIT_BYTES as u64)?;
+            self.files.zero(queue, file_no, index * unit_bytes, end * unit_bytes)?;
             at = file_no * units + end;
         }
-        queue.touched.store(to.min(touched), Ordering::Release);
+        queue.touched.store(place.min(touched), Ordering::Release);
         Ok(())
     }
 
     /// Forgets all queues and removes their files, durably.
-    pub(crate) fn clear(&self) -> Result<(), (PathBuf, io::Error)> {
+    pub(crate) fn clear(&self) -> Result<(), FileError> {
         self.table.write().clear();
-        self.files.clear(&self.root)
+        Layout::ALL.into_iter().try_for_each(|layout| self.files.clear(&self.directory(layout)))
     }
 
-    fn new_queue(&self, topic: Arc<str>, queue_id: u32) -> Arc<Queue> {
+    /// Where the queues of a layout are.
+    pub(crate) fn directory(&self, layout: Layout) -> PathBuf {
+        self.root.join(layout.directory())
+    }
+
+    fn new_queue(&self, topic: Arc<str>, queue_id: u32, layout: Layout) -> Arc<Queue> {
         let key = u32::try_from(self.next_key.fetch_add(1, Ordering::Relaxed));
-        let directory = self.root.join(&*topic).join(queue_id.to_string());
+        let directory = self.directory(layout).join(&*topic).join(queue_id.to_string());
         Arc::new(Queue {
             topic,
             id: queue_id,
             key: key.unwrap_or_else(|_| unreachable!("4 billion queues don't fit into memory")),
+            layout,
             directory,
-            min: AtomicU64::new(0),
-            max: AtomicU64::new(0),
+            min: Mark::default(),
+            max: Mark::default(),
             touched: AtomicU64::new(0),
         })
     }

@@ -54,13 +54,19 @@ impl ReadLimits {
         Self { max_count, max_bytes, old: None }
     }
 
-    /// Whether what has been taken leaves no room for a message of `size` bytes, `behind` bytes before the log's end.
-    pub(crate) fn are_reached(&self, count: usize, bytes: usize, size: usize, behind: u64) -> bool {
+    /// Whether what has been taken leaves no room for a record of so many messages and bytes, `behind` bytes before the log's
+    /// end.
+    pub(crate) fn are_reached(
+        &self,
+        (count, bytes): (usize, usize),
+        (more, size): (usize, usize),
+        behind: u64,
+    ) -> bool {
         let (mut max_count, mut max_bytes) = (self.max_count, self.max_bytes);
         if let Some(old) = self.old.filter(|old| behind > old.behind_bytes) {
             (max_count, max_bytes) = (max_count.min(old.max_count), max_bytes.min(old.max_bytes));
         }
-        count > 0 && (bytes + size > max_bytes || count >= max_count)
+        count > 0 && (bytes + size > max_bytes || count + more > max_count)
     }
 }
 

@@ -56,6 +56,16 @@ pub const BORN_HOST_V6: i32 = 1 << 4;
 /// System flag: the store host is an IPv6 address.
 pub const STORE_HOST_V6: i32 = 1 << 5;
 
+/// System flag: the body is a batch as a client sent it, and consumers take it apart.
+pub const NEED_UNWRAP: i32 = 1 << 6;
+/// System flag: the record is a batch queue's, and stands for [`INNER_NUM`] messages of it, from [`INNER_BASE`] on; for one if it
+/// doesn't say. (RocketMQ sets it only where it says; so that the log alone tells which layout a queue has, Gantry always does.)
+pub const INNER_BATCH: i32 = 1 << 7;
+/// Property: how many messages a record with [`INNER_BATCH`] stands for, 1 to 32767.
+pub const INNER_NUM: &str = "INNER_NUM";
+/// Property: the number of the first of them, which is the record's QUEUEOFFSET. The appender adds it.
+pub const INNER_BASE: &str = "INNER_BASE";
+
 /// How much of a record [`store_time_ms`] needs.
 pub(crate) const TIME_HEAD_BYTES: usize = 76;
 
@@ -73,6 +83,11 @@ pub(crate) fn store_time_ms(head: &[u8]) -> Option<i64> {
 /// Whether a record with this system flag has a place in its queue: prepared and rolled back ones have none.
 pub fn has_queue_offset(sys_flag: i32) -> bool {
     !matches!(sys_flag & TRANSACTION_MASK, TRANSACTION_PREPARED | TRANSACTION_ROLLBACK)
+}
+
+/// How many messages a value of [`INNER_NUM`] says.
+pub(crate) fn batch_size(value: &str) -> Option<u16> {
+    value.parse::<i16>().ok().and_then(|count| u16::try_from(count).ok()).filter(|count| *count > 0)
 }
 
 /// The offset message id: store host, port and physical offset in upper case hexadecimal (32 characters, 56 for IPv6).

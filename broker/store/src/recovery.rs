@@ -50,9 +50,9 @@ use crate::fs::{Fs, OpenMode};
 use crate::index::{self, Index};
 use crate::queue_numbers::{self, QueueNumber, Unreadable};
 use crate::queue_offsets::QueueOffsets;
-use crate::queues::files::QueueFiles;
+use crate::queues::Queues;
+use crate::queues::files::{QueueFiles, UnitsPerFile};
 use crate::queues::recover::{self, recover};
-use crate::queues::{self, Queues};
 use crate::record::Reason;
 use crate::segment::Segment;
 use crate::{Config, Damage, OpenError, PhysicalOffset, Watermarks, allocator, atomic_file};
@@ -259,11 +259,9 @@ impl Opening<'_> {
     }
 
     fn new_queues(&self) -> Queues {
-        let Config { queue_file_units, max_open_queue_files, root, .. } = self.config;
-        Queues::new(
-            root.join(queues::DIRECTORY),
-            QueueFiles::new(Arc::clone(self.fs), *queue_file_units, *max_open_queue_files),
-        )
+        let Config { queue_file_units, batch_queue_file_units, max_open_queue_files, root, .. } = self.config;
+        let units = UnitsPerFile { single: *queue_file_units, batch: *batch_queue_file_units };
+        Queues::new(root.clone(), QueueFiles::new(Arc::clone(self.fs), units, *max_open_queue_files))
     }
 
     /// None, and no files of any.

@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use crate::checkpoint::{self, Checkpoint, Found};
 use crate::fs::{Fs, OpenMode, RealFs};
 use crate::inspect::{DIVERGENT_DIRECTORY, Finding, LogFiles, Unreadable, first_damage};
+use crate::queues::Layout;
 use crate::recovery::{PROGRESS_FILE, clear_behind, open_segments};
 use crate::scan::{End, Scanner};
 use crate::segment::Segment;
 use crate::store::LOCK_FILE;
-use crate::{Config, OpenError, queues};
+use crate::{Config, OpenError};
 
 const COPY_BYTES: usize = 1 << 20;
 
@@ -157,10 +158,12 @@ impl Repair {
 
     /// Removes all consume queues: the next start makes them again from the log.
     pub fn remove_queues(&self) -> Result<(), RepairError> {
-        let directory = self.config.root.join(queues::DIRECTORY);
-        match RealFs.remove_dir_all(&directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => other.map_err(failed("removal", &directory))?,
+        for layout in Layout::ALL {
+            let directory = self.config.root.join(layout.directory());
+            match RealFs.remove_dir_all(&directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => other.map_err(failed("removal", &directory))?,
+            }
         }
         RealFs.sync_dir(&self.config.root).map_err(failed("fsync", &self.config.root))
     }

@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::unit::UNIT_BYTES;
-use super::{DIRECTORY, Queue};
+use super::{Layout, Queue};
 use crate::fs::{File, Fs, OpenMode};
 use crate::segment::zero_data;
 
@@ -17,10 +16,17 @@ pub(crate) type FileError = (PathBuf, io::Error);
 
 pub(crate) struct QueueFiles {
     fs: Arc<dyn Fs>,
-    units_per_file: u64,
+    units: UnitsPerFile,
     max_open: usize,
     open: Mutex<Open>,
     dirty: Mutex<Dirty>,
+}
+
+/// How long files are.
+#[derive(Clone, Copy)]
+pub(crate) struct UnitsPerFile {
+    pub(crate) single: u32,
+    pub(crate) batch: u32,
 }
 
 /// The queue's key, and the number of the file in the queue.
@@ -45,27 +51,24 @@ struct Dirty {
 }
 
 impl QueueFiles {
-    pub(crate) fn new(fs: Arc<dyn Fs>, units_per_file: u32, max_open: usize) -> Self {
-        Self {
-            fs,
-            units_per_file: u64::from(units_per_file),
-            max_open: max_open.max(1),
-            open: Mutex::default(),
-            dirty: Mutex::default(),
-        }
+    pub(crate) fn new(fs: Arc<dyn Fs>, units: UnitsPerFile, max_open: usize) -> Self {
+        Self { fs, units, max_open: max_open.max(1), open: Mutex::default(), dirty: Mutex::default() }
     }
 
-    pub(crate) fn units_per_file(&self) -> u64 {
-        self.units_per_file
+    pub(crate) fn units_per_file(&self, layout: Layout) -> u64 {
+        u64::from(match layout {
+            Layout::Single => self.units.single,
+            Layout::Batch => self.units.batch,
+        })
     }
 
-    pub(crate) fn file_bytes(&self) -> u64 {
-        self.units_per_file * UNIT_BYTES as u64
+    pub(crate) fn file_bytes(&self, layout: Layout) -> u64 {
+        self.units_per_file(layout) * layout.unit_bytes() as u64
     }
 
     /// A file's path: named by the place of its first byte in the queue, in 20 digits.
     pub(crate) fn path(&self, queue: &Queue, file_no: u64) -> PathBuf {
-        queue.directory.join(format!("{:020}", file_no * self.file_bytes()))
+        queue.directory.join(format!("{:020}", file_no * self.file_bytes(queue.layout)))
     }
 
     /// The file, if there is one.
@@ -106,7 +109,8 @@ impl QueueFiles {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other.map_err(|error| (queue.directory.clone(), error))?,
         };
-        let numbers = entries.iter().filter_map(|entry| Some(entry.name.parse::<u64>().ok()? / self.file_bytes()));
+        let numbers =
+            entries.iter().filter_map(|entry| Some(entry.name.parse::<u64>().ok()? / self.file_bytes(queue.layout)));
         Ok(numbers.filter(|number| *number < end).collect())
     }
 
@@ -179,7 +183,7 @@ impl QueueFiles {
             self.fs.create_dir_all(root)?;
             self.fs.sync_dir(root.parent().unwrap_or(root))
         };
-        debug_assert!(root.ends_with(DIRECTORY));
+        debug_assert!(Layout::ALL.iter().any(|layout| root.ends_with(layout.directory())));
         remake().map_err(|error| (root.to_owned(), error))
     }
 
@@ -189,7 +193,7 @@ impl QueueFiles {
         let make = || {
             self.fs.create_dir_all(&queue.directory)?;
             let file = self.fs.open(&path, OpenMode::Create)?;
-            if let Err(error) = file.set_len(self.file_bytes()) {
+            if let Err(error) = file.set_len(self.file_bytes(queue.layout)) {
                 // One that is too short would be taken for whole by the next attempt.
                 self.fs.remove_file(&path)?;
                 return Err(error);

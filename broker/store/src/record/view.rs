@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::crc::{self, CRC_PROPERTY_BYTES, RecordCrc};
 use super::encode::body_crc;
 use super::{BORN_HOST_V6, MAGIC_BLANK, MAGIC_V1, MAGIC_V2, STORE_HOST_V6};
-use crate::{PhysicalOffset, QueueOffset};
+use crate::{PhysicalOffset, QueueOffset, properties};
 
 /// A record, its variable parts borrowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,30 @@ pub struct RecordView<'a> {
     pub properties: &'a [u8],
     /// What the CRC property says.
     pub crc: RecordCrc,
+}
+
+impl RecordView<'_> {
+    /// The messages of its batch, if it is one: a record of a batch queue. One without the properties holds one message.
+    pub fn inner_batch(&self) -> Option<u16> {
+        if self.sys_flag & super::INNER_BATCH == 0 {
+            return None;
+        }
+        let base = properties::get(self.properties, super::INNER_BASE).and_then(|base| base.parse().ok());
+        let own = base == Some(self.queue_offset.0);
+        Some(
+            properties::get(self.properties, super::INNER_NUM).filter(|_| own).and_then(super::batch_size).unwrap_or(1),
+        )
+    }
+
+    /// How many messages of its queue it stands for.
+    pub fn count(&self) -> u16 {
+        self.inner_batch().unwrap_or(1)
+    }
+
+    /// The number in the queue of the message after it.
+    pub fn next_offset(&self) -> QueueOffset {
+        QueueOffset(self.queue_offset.0.saturating_add(u64::from(self.count())))
+    }
 }
 
 /// What lies at a place in a segment.

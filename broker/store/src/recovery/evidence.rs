@@ -5,6 +5,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::queues::Layout;
+use crate::queues::unit::Unit;
 use crate::record::{self, BLANK_BYTES, Reason};
 use crate::scan::Scanner;
 use crate::segment::Segment;
@@ -58,13 +60,13 @@ fn later_segment_in_use(segments: &[Arc<Segment>], end: u64) -> io::Result<Optio
     Ok(None)
 }
 
-/// Whether a record of `size` bytes that begins at `at` is the one that a consume queue's unit stands for: `number` of that
-/// topic's queue.
+/// Whether `unit` stands for the record of that topic's queue that lies where it points.
 pub(crate) fn is_record_of(
     segments: &[Arc<Segment>],
-    (at, size): (u64, u32),
-    (topic, queue_id, number): (&str, u32, u64),
+    unit: Unit,
+    (topic, queue_id, layout): (&str, u32, Layout),
 ) -> io::Result<bool> {
+    let (at, size) = (unit.physical, unit.size);
     let Some(segment) = segments.iter().find(|segment| segment.base <= at && at < segment.end()) else {
         return Ok(false);
     };
@@ -83,6 +85,6 @@ pub(crate) fn is_record_of(
     Ok(matches!(
         record::check(&bytes, PhysicalOffset(at), room, false),
         Ok(record::Checked::Record(record))
-            if record.topic == topic && record.queue_id == queue_id && record.queue_offset.0 == number
+            if record.topic == topic && record.queue_id == queue_id && unit.is_of(layout, &record)
     ))
 }

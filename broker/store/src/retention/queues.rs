@@ -13,9 +13,10 @@ pub(super) fn raise_minima(shared: &Shared, oldest: u64) {
     for queue in shared.queues.all() {
         // A queue at a time: consumers see new messages meanwhile.
         let _dispatcher = shared.dispatching.lock();
-        let range = queue.range();
-        match recover::find_min(&shared.queues, &queue, range.min.0, range.max.0, oldest) {
-            Ok(min) => queue.raise_min(min),
+        // It may have become another one meanwhile.
+        let queue = shared.queues.get(&queue.topic, queue.id).unwrap_or(queue);
+        match recover::find_min(&shared.queues, &queue, queue.places(), oldest) {
+            Ok((place, number)) => queue.raise_min(place, number),
             Err((path, error)) => {
                 // Reads pass over what the log no longer has; only the number shown is too low.
                 tracing::warn!(%error, path = %path.display(), "can't see where a queue begins now");
@@ -52,8 +53,12 @@ pub(crate) fn clean_queues(shared: &Shared, keep: impl Fn(&str) -> bool) -> Resu
     for queue in gone {
         // What is dispatched from now on makes the directory anew.
         let _dispatcher = shared.dispatching.lock();
+        let queue = shared.queues.get(&queue.topic, queue.id).unwrap_or(queue);
         if queue.is_drained() {
             shared.queues.files.remove_queue(&queue)?;
+            let fresh = shared.queues.detached(&queue, queue.layout);
+            fresh.begin_at(queue.max());
+            shared.queues.put(&fresh);
             count += 1;
         }
     }
@@ -61,9 +66,9 @@ pub(crate) fn clean_queues(shared: &Shared, keep: impl Fn(&str) -> bool) -> Resu
 }
 
 fn remove_files_of(shared: &Shared, queue: &Arc<Queue>) -> Result<(), FileError> {
-    let range = queue.range();
-    let units = shared.queues.files.units_per_file();
-    let keep_from = (range.min.0 / units).min(range.max.0.saturating_sub(1) / units);
+    let places = queue.places();
+    let units = shared.queues.files.units_per_file(queue.layout);
+    let keep_from = (places.start / units).min(places.end.saturating_sub(1) / units);
     for file_no in shared.queues.files.before(queue, keep_from)? {
         shared.queues.files.remove(queue, file_no)?;
         // Oldest first, and durably: a crash leaves a queue without gaps.

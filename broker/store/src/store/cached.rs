@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::read_queue::Chosen;
 use crate::ReadError;
 use crate::queues::Queue;
+use crate::queues::unit::{MAX_UNIT_BYTES, Unit};
 use crate::shared::Shared;
 
 /// So much of the log's end is taken to be in memory: it was just written.
@@ -29,6 +30,14 @@ pub(super) enum Source {
 }
 
 impl Source {
+    /// One unit; `Ok(None)` if its file is gone, `Err(None)` if it isn't in memory.
+    pub(super) fn unit(&self, shared: &Shared, queue: &Queue, place: u64) -> Result<Option<Unit>, Option<ReadError>> {
+        let mut bytes = [0; MAX_UNIT_BYTES];
+        let bytes = &mut bytes[..queue.layout.unit_bytes()];
+        let read = self.units(shared, queue, place, bytes)?.ok_or(None::<ReadError>)?;
+        Ok((read == 1).then(|| queue.layout.decode(place, bytes)))
+    }
+
     /// Reads units as [`Queues::read`](crate::queues::Queues::read); `None` if they aren't in memory.
     pub(super) fn units(
         &self,
@@ -51,7 +60,7 @@ impl Source {
     pub(super) fn has_records(&mut self, shared: &Shared, chosen: &Chosen) -> Result<bool, ReadError> {
         let Self::Memory { scratch } = self else { return Ok(true) };
         let recent = shared.marks.written().saturating_sub(RECENT_BYTES);
-        let mut units = chosen.units.iter().map(|(_, unit)| unit).filter(|unit| unit.physical < recent).peekable();
+        let mut units = chosen.units.iter().filter(|unit| unit.physical < recent).peekable();
         while let Some(first) = units.next() {
             let mut end = first.end();
             while let Some(next) = units.next_if(|unit| (end..=end + GAP_BYTES).contains(&unit.physical)) {

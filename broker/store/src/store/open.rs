@@ -15,14 +15,14 @@ use crate::allocator::Allocator;
 use crate::checkpoint::Checkpoint;
 use crate::commit_log::CommitLog;
 use crate::fs::{Fs, RealFs};
-use crate::index::Layout;
+use crate::index;
 use crate::marks::Marks;
+use crate::queues::Layout;
 use crate::record::MAX_TOPIC_BYTES;
 use crate::recovery::{self, ABORT_FILE, Recovered, io_error};
 use crate::shared::{Checkpointing, Shared, Wake};
 use crate::{
-    Appender, Config, Events, OpenError, Retention, StoreFailure, Upkeep, checkpointer, dispatcher, flusher, queues,
-    retention,
+    Appender, Config, Events, OpenError, Retention, StoreFailure, Upkeep, checkpointer, dispatcher, flusher, retention,
 };
 
 /// Segments are whole numbers of pages.
@@ -107,9 +107,12 @@ fn check(config: &Config) -> Result<(), OpenError> {
     if config.queue_file_units == 0 || config.queue_file_units > i32::MAX as u32 / 20 {
         return refuse(format!("mappedFileSizeConsumeQueue must hold 1 to {} units of 20 bytes", i32::MAX / 20));
     }
-    let index = Layout { slots: config.index_slots, entries: config.index_entries };
+    if config.batch_queue_file_units == 0 || config.batch_queue_file_units > i32::MAX as u32 / 46 {
+        return refuse(format!("mapperFileSizeBatchConsumeQueue must hold 1 to {} units of 46 bytes", i32::MAX / 46));
+    }
+    let index = index::Layout { slots: config.index_slots, entries: config.index_entries };
     if index.slots == 0 || index.entries < 2 || index.file_bytes() > i32::MAX as u64 {
-        let Layout { slots, entries } = index;
+        let index::Layout { slots, entries } = index;
         return refuse(format!(
             "maxHashSlotNum={slots}, maxIndexNum={entries}: at least 1 and 2, and an index file of at most 2 GiB (4 bytes a slot, 20 an entry)"
         ));
@@ -136,7 +139,8 @@ fn check_retention(retention: &Retention) -> Result<(), OpenError> {
 
 fn make_directories(fs: &dyn Fs, config: &Config) -> Result<(), OpenError> {
     let (root, log) = (config.root.as_path(), config.log_directory());
-    for path in [&log, &root.join(queues::DIRECTORY)] {
+    let queues = Layout::ALL.map(|layout| root.join(layout.directory()));
+    for path in queues.iter().chain([&log]) {
         fs.create_dir_all(path).map_err(io_error("making", path))?;
     }
     // The root's own entry, too: it may be new. And that of a log that lies elsewhere.

@@ -11,6 +11,7 @@ use gantry_store::record::{self, RecordView};
 use gantry_store::{
     Append, AppendError, Appended, Appender, Clock, Config, Dispatched, Events, Flush, NewMessage, OpenError,
     PhysicalOffset, Query, QueueOffset, ReadLimits, ReadLog, ReadQueue, ReadStatus, Store, StoreFailure, open, open_on,
+    properties,
 };
 use parking_lot::{Condvar, Mutex};
 use tempfile::TempDir;
@@ -154,7 +155,8 @@ impl Opened {
         let mut expected = BTreeMap::<String, Vec<PhysicalOffset>>::new();
         let mut from = self.store.min_offset();
         while let ReadLog::Bytes { bytes, next } = self.store.read_log(from, 0).unwrap() {
-            let record = record::decode(&bytes).ok().filter(|record| record.properties.ends_with(b"KEYS\x01k\x02"));
+            let record =
+                record::decode(&bytes).ok().filter(|record| properties::get(record.properties, "KEYS") == Some("k"));
             if let Some(record) = record.filter(|_| next <= self.store.watermarks().dispatched) {
                 expected.entry(record.topic.to_owned()).or_default().insert(0, from);
             }

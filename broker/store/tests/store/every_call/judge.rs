@@ -77,6 +77,7 @@ fn messages(store: &Store) -> Result<Vec<Message>, Stopped> {
             found.push(Message {
                 queue: record.queue_id,
                 number: record.queue_offset.0,
+                count: record.count(),
                 at: from.0,
                 end: next.0,
                 body: record.body.to_vec(),

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use gantry_store::{
     Append, AppendError, Config, PhysicalOffset, RawError, ReadLog, Retention, StartError, StoreFailure, TruncateError,
-    Upkeep, open_by_hand,
+    Upkeep, open_by_hand, record,
 };
 
 use super::judge;
@@ -15,6 +15,10 @@ use crate::crash_fs::CrashFs;
 /// Few messages fill several.
 pub(super) const SEGMENT_BYTES: u64 = 8 << 10;
 pub(super) const QUEUES: u32 = 2;
+/// The queue whose messages come in batches, but for the first: so it becomes one of batch units.
+const BATCHES: u32 = 1;
+/// Messages of a batch.
+const BATCH: u16 = 3;
 
 /// What happens.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +34,8 @@ pub(super) enum Life {
 pub(super) struct Message {
     pub(super) queue: u32,
     pub(super) number: u64,
+    /// It is a batch of so many.
+    pub(super) count: u16,
     pub(super) at: u64,
     pub(super) end: u64,
     pub(super) body: Vec<u8>,
@@ -169,7 +175,7 @@ fn masters_log() -> &'static [Chunk] {
 impl Model {
     /// The number that the next message of a queue gets.
     fn next_number(&self, queue: u32) -> u64 {
-        self.log.iter().rfind(|message| message.queue == queue).map_or(0, |last| last.number + 1)
+        self.log.iter().rfind(|message| message.queue == queue).map_or(0, |last| last.number + u64::from(last.count))
     }
 
     /// How many messages are flushed.
@@ -178,36 +184,53 @@ impl Model {
     }
 }
 
+fn record_of(queue: u32, count: u16, body: &[u8]) -> Append {
+    let mut message = message("T", queue, body);
+    if count > 1 {
+        message.sys_flag = record::INNER_BATCH;
+        message.properties = format!("INNER_NUM\u{1}{count}\u{2}KEYS\u{1}k\u{2}").into();
+    }
+    message.into()
+}
+
 impl Driven {
     pub(super) fn open(fs: &CrashFs, root: &Path) -> Result<Self, Stopped> {
         let events = Arc::new(Recorder::default());
         let retention = Retention { files_a_round: 1, ..Retention::default() };
-        let config = Config { segment_bytes: SEGMENT_BYTES, queue_file_units: 4, retention, ..config(root) };
+        let config = Config {
+            segment_bytes: SEGMENT_BYTES,
+            queue_file_units: 4,
+            batch_queue_file_units: 3,
+            retention,
+            ..config(root)
+        };
         let opened = open_by_hand(Arc::new(fs.clone()), config, events.clone());
         let (store, appender, upkeep) = opened.map_err(|error| Stopped(error.to_string()))?;
         Ok(Self { opened: Opened { store, appender, events }, upkeep })
     }
 
-    /// One batch, a message for each size.
+    /// One append, a message or a batch of some for each size.
     pub(super) fn append(&mut self, model: &mut Model, sizes: &[usize]) -> Result<(), Stopped> {
-        let mut batch = Vec::new();
+        let mut made = Vec::new();
         for size in sizes {
             model.made += 1;
-            batch.push((u32::from(model.made) % QUEUES, vec![model.made; *size]));
+            let queue = u32::from(model.made) % QUEUES;
+            let count = if queue == BATCHES && model.made > 1 { BATCH } else { 1 };
+            made.push((queue, count, vec![model.made; *size]));
         }
-        let appends: Vec<Append> = batch.iter().map(|(queue, body)| message("T", *queue, body).into()).collect();
+        let appends: Vec<Append> = made.iter().map(|(queue, count, body)| record_of(*queue, *count, body)).collect();
         let mut failure = None;
-        for ((queue, body), result) in batch.into_iter().zip(self.opened.append(&appends)) {
+        for ((queue, count, body), result) in made.into_iter().zip(self.opened.append(&appends)) {
             match result {
                 Ok(appended) => {
                     let number = appended.first_queue_offset.0;
                     assert_eq!(number, model.next_number(queue), "{}", model.what);
                     let (at, end) = (appended.physical.0, appended.end.0);
-                    model.log.push(Message { queue, number, at, end, body });
+                    model.log.push(Message { queue, number, count, at, end, body });
                 }
                 Err(AppendError::NoSpace(_)) => {}
                 Err(AppendError::Failed(failed)) => {
-                    model.maybe.push(Message { queue, number: 0, at: 0, end: 0, body });
+                    model.maybe.push(Message { queue, number: 0, count, at: 0, end: 0, body });
                     failure = Some(failed);
                 }
                 Err(other) => panic!("{}: {other}", model.what),
