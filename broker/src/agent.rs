@@ -187,18 +187,18 @@ impl Orders {
             Directive::Slave { record, ha_address } => self.core.submit_job(Job::BecomeSlave(record, ha_address, done)),
             Directive::Park { epoch, to } => {
                 self.watch_drain();
-                let core = Arc::clone(&self.core);
+                let (core, order) = (Arc::clone(&self.core), self.core.number_order());
                 // Offsets that consumers committed lately go into the log first, so that nobody is rewound.
                 self.services.flush_metadata(Box::new(move |logged| {
                     if let Err(error) = logged {
                         warn!(%error, "consumer offsets of the last moment are not in the log");
                     }
-                    core.submit_job(Job::Park(epoch, to));
+                    core.submit_job(Job::Park(epoch, to, order));
                 }));
                 return reply(ticket, &self.core.report());
             }
             Directive::Unpark { epoch } => {
-                self.core.submit_job(Job::Unpark(epoch));
+                self.core.submit_job(Job::Unpark(epoch, self.core.last_order()));
                 return reply(ticket, &self.core.report());
             }
         }

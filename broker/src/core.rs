@@ -116,6 +116,8 @@ pub struct Core {
     moved: watch::Sender<u64>,
     standing: watch::Sender<Standing>,
     degradations: AtomicU64,
+    /// Orders to park that have come.
+    orders: AtomicU64,
     /// Bytes each second that producers may send; `u64::MAX`: as many as they like.
     slowed_to: AtomicU64,
 }
@@ -165,6 +167,7 @@ impl Core {
                 degraded: false,
             }),
             degradations: AtomicU64::new(0),
+            orders: AtomicU64::new(0),
             slowed_to: AtomicU64::new(u64::MAX),
             written: watch::Sender::new(written),
             moved: watch::Sender::new(0),
@@ -206,7 +209,7 @@ impl Core {
             Role::Master(_) => (wire::Role::Master, None),
         };
         let (drained, degraded) = match &state.role {
-            Role::Master(role) => (role.is_drained(), role.master.degraded()),
+            Role::Master(role) => (role.is_drained(self.last_order()), role.master.degraded()),
             _ => (false, false),
         };
         Report {
@@ -380,14 +383,17 @@ impl Core {
             if role.gate.is_overdue(now, self.limits) {
                 given_up = role.gate.waiting().map(std::mem::take).unwrap_or_default();
             }
-            forgotten = matches!(role.gate, Gate::Parked(.., since) if now.saturating_sub(since) > MAX_PARKED_MS)
-                .then(|| role.master.epoch());
+            if let Gate::Parked(parking, _) = &role.gate
+                && now.saturating_sub(parking.since) > MAX_PARKED_MS
+            {
+                forgotten = Some((role.master.epoch(), parking.order));
+            }
         }
         for send in given_up {
             send.done.complete(Err(SendFailure::Fenced(role::OPENING.to_owned())));
         }
-        if let Some(epoch) = forgotten {
-            self.submit_job(Job::Unpark(epoch));
+        if let Some((epoch, order)) = forgotten {
+            self.submit_job(Job::Unpark(epoch, order));
         }
     }
 
@@ -402,6 +408,16 @@ impl Core {
             state.heartbeat_at = now;
         }
         due
+    }
+
+    /// The number of an order to park that has just come; to call off all that have come is to call off the last number.
+    pub fn number_order(&self) -> u64 {
+        self.orders.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The number of the last order to park that has come.
+    pub fn last_order(&self) -> u64 {
+        self.orders.load(Ordering::Relaxed)
     }
 
     /// Hands a job to the writer.

@@ -32,10 +32,11 @@ pub enum Job {
     Heartbeat(Append),
     /// All that the log held when this epoch began is visible: let sends pass.
     Open(Epoch),
-    /// Park sends for a switchover to this member.
-    Park(Epoch, Member),
-    /// The switchover was given up: let sends pass again.
-    Unpark(Epoch),
+    /// Park sends for a switchover to this member, by the order of that number.
+    Park(Epoch, Member, u64),
+    /// All orders to park up to that number are called off: let sends pass again, if it is by one of them that they wait. One that is
+    /// carried out only after this has no effect: what it waits for (a flush of metadata) may take longer than giving it up.
+    Unpark(Epoch, u64),
 }
 
 /// Who waits for a job.

@@ -31,6 +31,8 @@ pub(super) struct MasterRole {
     /// The confirm offset as it was last told to the store.
     pub(super) confirmed: u64,
     pub(super) gate: Gate,
+    /// Orders to park up to this number have been called off, whether they were carried out by then or not.
+    pub(super) called_off: u64,
 }
 
 /// Whether sends pass.
@@ -40,28 +42,38 @@ pub(super) enum Gate {
     Opening(Vec<Submission>, Millis),
     /// They pass.
     Open,
-    /// A switchover to this member is being prepared, since then: sends wait for its end.
-    Parked(Member, Vec<Submission>, Millis),
+    /// A switchover is being prepared: sends wait for its end.
+    Parked(Parking, Vec<Submission>),
+}
+
+/// What sends wait for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Parking {
+    /// The candidate.
+    pub(super) to: Member,
+    pub(super) since: Millis,
+    /// The number of the order to park ([`super::Core::number_order`]).
+    pub(super) order: u64,
 }
 
 impl Gate {
-    /// Sends wait for a switchover to `to`, from now on. One that is being prepared already gives way to this: nobody may have been able to
+    /// Sends wait for a switchover, from now on. One that is being prepared already gives way to this: nobody may have been able to
     /// say that it was given up, and what was asked for it (whom to wait for, and how long) says nothing of the new one. `false`: the
     /// epoch has only begun, and nothing passes anyway.
-    pub(super) fn park(&mut self, to: &Member, now: Millis) -> bool {
+    pub(super) fn park(&mut self, parking: Parking) -> bool {
         let waiting = match self {
             Self::Opening(..) => return false,
             Self::Open => Vec::new(),
-            Self::Parked(_, sends, _) => std::mem::take(sends),
+            Self::Parked(_, sends) => std::mem::take(sends),
         };
-        *self = Self::Parked(to.clone(), waiting, now);
+        *self = Self::Parked(parking, waiting);
         true
     }
 
     /// Those who wait at it.
     pub(super) fn waiting(&mut self) -> Option<&mut Vec<Submission>> {
         match self {
-            Self::Opening(sends, _) | Self::Parked(_, sends, _) => Some(sends),
+            Self::Opening(sends, _) | Self::Parked(_, sends) => Some(sends),
             Self::Open => None,
         }
     }
@@ -75,7 +87,7 @@ impl Gate {
 impl MasterRole {
     pub(super) fn new(master: Master, mode: Mode, now: Millis) -> Self {
         let confirmed = master.confirmed();
-        Self { master, mode, acks: Acks::default(), confirmed, gate: Gate::Opening(Vec::new(), now) }
+        Self { master, mode, acks: Acks::default(), confirmed, gate: Gate::Opening(Vec::new(), now), called_off: 0 }
     }
 
     /// Moves the confirm offset, and gives what can be answered.
@@ -91,9 +103,10 @@ impl MasterRole {
         done
     }
 
-    /// Parked, and everything is confirmed and on the candidate.
-    pub(super) fn is_drained(&self) -> bool {
-        matches!(&self.gate, Gate::Parked(to, ..) if self.acks.is_empty() && self.master.is_drained_to(to))
+    /// Parked by that order, and everything is confirmed and on the candidate.
+    pub(super) fn is_drained(&self, order: u64) -> bool {
+        let drained = |parking: &Parking| self.acks.is_empty() && self.master.is_drained_to(&parking.to);
+        matches!(&self.gate, Gate::Parked(parking, _) if parking.order == order && drained(parking))
     }
 }
 
@@ -107,15 +120,16 @@ mod tests {
     fn a_second_switchover_takes_the_place_of_one_that_nobody_could_call_off() {
         let (first, second) = (Member::new("r1", StoreId(1)), Member::new("r2", StoreId(2)));
         let mut gate = Gate::Open;
-        assert!(gate.park(&first, 100));
-        assert!(gate.park(&second, 12_000));
-        assert!(matches!(gate, Gate::Parked(to, _, 12_000) if to == second), "it waits for r2, and not since long ago");
+        assert!(gate.park(Parking { to: first, since: 100, order: 1 }));
+        let parking = Parking { to: second, since: 12_000, order: 3 };
+        assert!(gate.park(parking.clone()));
+        assert!(matches!(gate, Gate::Parked(now, _) if now == parking), "it waits for r2, and not since long ago");
     }
 
     #[test]
     fn an_epoch_that_only_begins_is_not_parked() {
         let mut gate = Gate::Opening(Vec::new(), 0);
-        assert!(!gate.park(&Member::new("r1", StoreId(1)), 5));
+        assert!(!gate.park(Parking { to: Member::new("r1", StoreId(1)), since: 5, order: 1 }));
         assert!(matches!(gate, Gate::Opening(..)));
     }
 }

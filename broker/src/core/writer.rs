@@ -15,7 +15,7 @@ use tracing::{error, info};
 use super::Core;
 use super::acks::Waiting;
 use super::jobs::{Align, Job, Raw};
-use super::role::{Gate, OPENING, Role};
+use super::role::{Gate, OPENING, Parking, Role};
 use super::slowed::Slowed;
 use crate::fatal::Fatal;
 use crate::replica::ReplicaState;
@@ -127,9 +127,9 @@ impl Writer {
                 answer(done, became);
             }
             Job::Heartbeat(record) => self.prove(record),
-            Job::Park(epoch, to) => self.park(epoch, &to),
+            Job::Park(epoch, to, order) => self.park(epoch, &to, order),
             Job::Open(epoch) => self.open_gate(epoch, |gate| matches!(gate, Gate::Opening(..))),
-            Job::Unpark(epoch) => self.open_gate(epoch, |gate| matches!(gate, Gate::Parked(..))),
+            Job::Unpark(epoch, order) => self.unpark(epoch, order),
         }
     }
 
@@ -258,13 +258,24 @@ impl Writer {
         }
     }
 
-    fn park(&self, epoch: Epoch, to: &Member) {
+    fn park(&self, epoch: Epoch, to: &Member, order: u64) {
+        let parking = Parking { to: to.clone(), since: self.core.clock.now_ms(), order };
         if let Role::Master(role) = &mut self.core.state.lock().role
             && role.master.epoch() == epoch
-            && role.gate.park(to, self.core.clock.now_ms())
+            && order > role.called_off
+            && role.gate.park(parking)
         {
             info!(%epoch, %to, "sends are parked for a switchover");
         }
+    }
+
+    fn unpark(&mut self, epoch: Epoch, order: u64) {
+        if let Role::Master(role) = &mut self.core.state.lock().role
+            && role.master.epoch() == epoch
+        {
+            role.called_off = role.called_off.max(order);
+        }
+        self.open_gate(epoch, |gate| matches!(gate, Gate::Parked(parking, _) if parking.order <= order));
     }
 
     /// Lets sends pass, those that waited first, if the gate is in the state that is to end.
@@ -275,7 +286,7 @@ impl Writer {
             }
             _ => return,
         };
-        if let Gate::Opening(sends, _) | Gate::Parked(_, sends, _) = gate {
+        if let Gate::Opening(sends, _) | Gate::Parked(_, sends) = gate {
             info!(%epoch, waited = sends.len(), "sends pass");
             self.take_in(sends);
             self.append();

@@ -125,13 +125,13 @@ async fn parked_sends_wait_and_go_to_whoever_is_next_or_on_where_they_were() {
     let record = a.lead(1, &[&b]).await;
     b.follow(&record, &a).await;
     a.acked("before").await;
-    a.core.submit_job(Job::Park(record.epoch, b.core.member()));
+    a.core.submit_job(Job::Park(record.epoch, b.core.member(), a.core.number_order()));
     let given_up = a.send("parked, then let go");
     a.until("drained", |a| a.core.report().drained).await;
-    a.core.submit_job(Job::Unpark(record.epoch));
+    a.core.submit_job(Job::Unpark(record.epoch, a.core.last_order()));
     timeout(PATIENCE, given_up).await.unwrap().unwrap().unwrap();
 
-    a.core.submit_job(Job::Park(record.epoch, b.core.member()));
+    a.core.submit_job(Job::Park(record.epoch, b.core.member(), a.core.number_order()));
     let moved_on = a.send("parked, then sent away");
     a.until("drained", |a| a.core.report().drained).await;
     let end = a.store.watermarks().written;
@@ -158,4 +158,23 @@ async fn a_slave_vouches_for_its_master_only_while_that_ones_disk_is_proven() {
     assert_eq!(a.ha.links().len(), 1, "the session stands");
     a.acked("its disk answers again").await;
     b.until("its data plane again", |b| ago(b).is_some_and(|ago| ago < 200)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_to_park_that_was_called_off_before_it_was_carried_out_has_no_effect() {
+    let (a, b) = (Node::start("a").await, Node::start("b").await);
+    let record = a.lead(1, &[&b]).await;
+    b.follow(&record, &a).await;
+    let (first, second) = (a.core.number_order(), a.core.number_order());
+    a.core.submit_job(Job::Unpark(record.epoch, first));
+    a.core.submit_job(Job::Park(record.epoch, b.core.member(), first));
+    a.acked("passes").await;
+    a.core.submit_job(Job::Park(record.epoch, b.core.member(), second));
+    a.core.submit_job(Job::Unpark(record.epoch, first));
+    let parked = a.send("waits: what was called off is another switchover");
+    a.until("drained", |a| a.core.report().drained).await;
+    let third = a.core.number_order();
+    assert!(!a.core.report().drained, "for a candidate that nobody asks for any more");
+    a.core.submit_job(Job::Unpark(record.epoch, third));
+    timeout(PATIENCE, parked).await.unwrap().unwrap().unwrap();
 }

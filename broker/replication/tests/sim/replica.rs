@@ -75,13 +75,23 @@ pub(crate) struct MasterRole {
     /// Ends of messages whose senders wait, and since when.
     acks: VecDeque<(u64, Millis)>,
     pub(crate) gate: Gate,
+    /// Orders to park up to this number have been called off.
+    called_off: u64,
+}
+
+/// What sends wait for: the candidate, since when, and the number of the order.
+#[derive(Clone, Debug)]
+pub(crate) struct Parking {
+    to: Member,
+    since: Millis,
+    order: u64,
 }
 
 /// Whether sends pass; those that wait at it.
 pub(crate) enum Gate {
     Opening(Vec<u64>, Millis),
     Open,
-    Parked(Member, Vec<u64>, Millis),
+    Parked(Parking, Vec<u64>),
 }
 
 impl Replica {
@@ -197,7 +207,7 @@ impl Process {
             Role::Slave { heard_at, .. } => (wire::Role::Slave, heard_at.map(|at| now.saturating_sub(at)), false),
             Role::Master(role) => {
                 let early = env.is_planted(Planted::DrainedTooEarly) && matches!(role.gate, Gate::Parked(..));
-                (wire::Role::Master, None, early || role.is_drained())
+                (wire::Role::Master, None, early || role.is_drained(self.agent.orders))
             }
         };
         Report {
@@ -232,6 +242,7 @@ impl Process {
             self.alter.get_or_insert(alter);
         }
         self.end_waiting(env);
+        self.park_flushed(env);
         self.heartbeat_record(env);
         self.begin_flush(env);
         self.talk(env);
@@ -282,8 +293,9 @@ impl Process {
 }
 
 impl MasterRole {
-    fn is_drained(&self) -> bool {
-        matches!(&self.gate, Gate::Parked(to, ..) if self.acks.is_empty() && self.master.is_drained_to(to))
+    fn is_drained(&self, order: u64) -> bool {
+        let drained = |parking: &Parking| self.acks.is_empty() && self.master.is_drained_to(&parking.to);
+        matches!(&self.gate, Gate::Parked(parking, _) if parking.order == order && drained(parking))
     }
 }
 

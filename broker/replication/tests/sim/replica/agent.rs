@@ -23,13 +23,27 @@ pub(super) struct Agent {
     back_off: Millis,
     /// Something is worth reporting before its time.
     pub(super) news: bool,
+    /// Orders to park that have come, and those that wait until metadata are flushed.
+    pub(super) orders: u64,
+    flushing: Vec<(Millis, Job)>,
     /// Only with a planted bug.
     pub(super) early_wish: Option<AlterInSync>,
 }
 
 impl Agent {
     pub(super) fn new(elector: usize) -> Self {
-        Self { elector, conn: None, opened: false, waiting: None, next: 0, back_off: 0, news: false, early_wish: None }
+        Self {
+            elector,
+            conn: None,
+            opened: false,
+            waiting: None,
+            next: 0,
+            back_off: 0,
+            news: false,
+            orders: 0,
+            flushing: Vec::new(),
+            early_wish: None,
+        }
     }
 }
 
@@ -143,13 +157,29 @@ impl Process {
                 self.push(Job::BecomeSlave(conn, record, master), env);
             }
             Directive::Park { epoch, to } => {
-                self.push(Job::Park(epoch, to), env);
+                self.agent.orders += 1;
+                let job = Job::Park(epoch, to, self.agent.orders);
+                // Metadata are flushed first, and that may take its time.
+                let wait = if env.rng.u32(..4) == 0 { env.rng.u64(..env.setup.ms(8_000)) } else { 0 };
+                if wait == 0 {
+                    self.push(job, env);
+                } else {
+                    self.agent.flushing.push((self.now(env) + wait, job));
+                }
                 self.tell_done(conn, env);
             }
             Directive::Unpark { epoch } => {
-                self.push(Job::Unpark(epoch), env);
+                self.push(Job::Unpark(epoch, self.agent.orders), env);
                 self.tell_done(conn, env);
             }
+        }
+    }
+
+    /// Orders to park whose metadata are flushed by now.
+    pub(super) fn park_flushed(&mut self, env: &mut Env) {
+        let now = self.now(env);
+        for (_, job) in self.agent.flushing.extract_if(.., |(due, _)| *due <= now).collect::<Vec<_>>() {
+            self.push(job, env);
         }
     }
 

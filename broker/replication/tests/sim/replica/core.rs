@@ -49,11 +49,11 @@ impl Process {
         {
             env.checker.counts.refused += waiting.drain(..).count() as u64;
         }
-        let forgotten =
-            matches!(role.gate, Gate::Parked(.., since) if now.saturating_sub(since) > env.setup.ms(15_000));
-        if forgotten {
-            let epoch = role.master.epoch();
-            self.push(Job::Unpark(epoch), env);
+        if let Gate::Parked(parking, _) = &role.gate
+            && now.saturating_sub(parking.since) > env.setup.ms(15_000)
+        {
+            let job = Job::Unpark(role.master.epoch(), parking.order);
+            self.push(job, env);
         }
     }
 

@@ -74,6 +74,7 @@ impl Process {
             opening: false,
             acks: VecDeque::new(),
             gate: Gate::Opening(Vec::new(), now),
+            called_off: 0,
         };
         let before = std::mem::replace(&mut self.role, Role::Master(Box::new(role)));
         step_down(before, env);
@@ -119,7 +120,7 @@ fn step_down(before: Role, env: &mut Env) {
     if let Role::Master(role) = before {
         let role = *role;
         env.checker.counts.unknown += role.acks.len() as u64;
-        if let Gate::Opening(waiting, _) | Gate::Parked(_, waiting, _) = role.gate {
+        if let Gate::Opening(waiting, _) | Gate::Parked(_, waiting) = role.gate {
             env.checker.counts.refused += waiting.len() as u64;
         }
     }

@@ -4,7 +4,7 @@ use gantry_replication::handshake::Welcome;
 use gantry_replication::memory::Integrity;
 use gantry_replication::{Epoch, GroupRecord, Member};
 
-use super::{Gate, Process, Role};
+use super::{Gate, Parking, Process, Role};
 use crate::disk::Entry;
 use crate::env::{Env, Event};
 use crate::net::{ConnId, Node, Piece};
@@ -23,8 +23,10 @@ pub(crate) enum Job {
     BecomeSlave(ConnId, GroupRecord, Option<Node>),
     Heartbeat,
     Open(Epoch),
-    Park(Epoch, Member),
-    Unpark(Epoch),
+    /// By the order of that number.
+    Park(Epoch, Member, u64),
+    /// All orders up to that number are called off.
+    Unpark(Epoch, u64),
 }
 
 impl Process {
@@ -73,9 +75,9 @@ impl Process {
                 }
             }
             Job::Heartbeat => self.prove(env),
-            Job::Park(epoch, to) => self.park(epoch, to, env),
+            Job::Park(epoch, to, order) => self.park(epoch, to, order, env),
             Job::Open(epoch) => self.open_gate(epoch, |gate| matches!(gate, Gate::Opening(..)), env),
-            Job::Unpark(epoch) => self.open_gate(epoch, |gate| matches!(gate, Gate::Parked(..)), env),
+            Job::Unpark(epoch, order) => self.unpark(epoch, order, env),
         }
     }
 
@@ -89,7 +91,7 @@ impl Process {
             },
             Role::Fenced | Role::Slave { .. } => return env.checker.counts.refused += ops.len() as u64,
         };
-        if let Gate::Opening(waiting, _) | Gate::Parked(_, waiting, _) = &mut role.gate {
+        if let Gate::Opening(waiting, _) | Gate::Parked(_, waiting) = &mut role.gate {
             waiting.extend(ops);
             return;
         }
@@ -151,19 +153,29 @@ impl Process {
         Some(())
     }
 
-    fn park(&mut self, epoch: Epoch, to: Member, env: &mut Env) {
+    fn park(&mut self, epoch: Epoch, to: Member, order: u64, env: &mut Env) {
         env.note(|| format!("r{} is to park for {to}", self.node));
         let now = self.now(env);
         if let Role::Master(role) = &mut self.role
             && role.master.epoch() == epoch
+            && order > role.called_off
         {
             let waiting = match &mut role.gate {
                 Gate::Opening(..) => return,
                 Gate::Open => Vec::new(),
-                Gate::Parked(_, waiting, _) => std::mem::take(waiting),
+                Gate::Parked(_, waiting) => std::mem::take(waiting),
             };
-            role.gate = Gate::Parked(to, waiting, now);
+            role.gate = Gate::Parked(Parking { to, since: now, order }, waiting);
         }
+    }
+
+    fn unpark(&mut self, epoch: Epoch, order: u64, env: &mut Env) {
+        if let Role::Master(role) = &mut self.role
+            && role.master.epoch() == epoch
+        {
+            role.called_off = role.called_off.max(order);
+        }
+        self.open_gate(epoch, |gate| matches!(gate, Gate::Parked(parking, _) if parking.order <= order), env);
     }
 
     fn open_gate(&mut self, epoch: Epoch, ends: impl FnOnce(&Gate) -> bool, env: &mut Env) {
@@ -173,7 +185,7 @@ impl Process {
             }
             _ => return,
         };
-        if let Gate::Opening(waiting, _) | Gate::Parked(_, waiting, _) = gate {
+        if let Gate::Opening(waiting, _) | Gate::Parked(_, waiting) = gate {
             env.note(|| format!("r{}: {} sends pass", self.node, waiting.len()));
             self.append_sends(waiting, env);
         }
