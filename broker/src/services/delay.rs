@@ -144,11 +144,13 @@ impl Services {
         };
         let mut properties = Builder::from_encoded(view.properties);
         properties.remove(key::DELAY);
+        let known = self.live.topics.get(topic);
+        let batch_queues = known.as_ref().is_some_and(|topic| topic.has_batch_queues());
         Some(NewMessage {
-            topic: self.live.topics.get(topic).map_or_else(|| topic.into(), |topic| topic.name.clone()),
+            topic: known.map_or_else(|| topic.into(), |topic| topic.name.clone()),
             queue_id,
             flag: view.flag,
-            sys_flag: view.sys_flag,
+            sys_flag: view.sys_flag | if batch_queues { record::INNER_BATCH } else { 0 },
             born_timestamp_ms: view.born_timestamp_ms,
             born_host: view.born_host,
             store_host: self.config.store_host,

@@ -5,7 +5,7 @@ use super::failure::Refusal;
 use super::names;
 use super::now_ms;
 use super::seam::{Done, SendFailure, Submission, Wait};
-use super::send_batch;
+use super::send_batch::{self, BatchMessage};
 use super::send_properties::{self as props, Scan, key};
 use super::send_reply::SendReply;
 use super::topics::{Topic, WantedTopic};
@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use gantry_remoting::code::{request, response};
 use gantry_remoting::headers::send::SendMessage;
 use gantry_remoting::{Command, Inbound};
-use gantry_store::{Append, NewMessage};
+use gantry_store::{Append, NewMessage, record};
 use smallvec::SmallVec;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,6 +38,17 @@ struct Checked {
     dead: bool,
 }
 
+/// What is ready for the log, and what its producer will be told.
+struct Prepared {
+    append: Append,
+    wait: Wait,
+    queue_id: u32,
+    unique_id: Option<Bytes>,
+    batch_id: Option<Bytes>,
+}
+
+/// What the broker alone says of a record.
+const BATCH_FLAGS: i32 = record::NEED_UNWRAP | record::INNER_BATCH;
 /// RocketMQ's bits of a message's transaction state in `sysFlag`.
 const TRANSACTION_BITS: i32 = 0xC;
 /// `TopicSysFlag.buildSysFlag(unit, …)`
@@ -55,9 +66,9 @@ impl Services {
     pub(super) fn send(&self, inbound: Inbound, sends: &mut Sends) {
         let Inbound { request, ticket } = inbound;
         match self.prepare(&request, ticket.connection().peer(), sends) {
-            Ok((append, wait, queue_id, unique_id)) => {
+            Ok(Prepared { append, wait, queue_id, unique_id, batch_id }) => {
                 let (region, store_host) = (self.region.clone(), self.config.store_host);
-                let reply = SendReply { ticket, queue_id, unique_id, region, store_host };
+                let reply = SendReply { ticket, queue_id, unique_id, batch_id, region, store_host };
                 sends.submissions.push(Submission { append, wait, done: Done::Reply(reply) });
             }
             Err(refusal) => ticket.reply_failure(refusal.code, refusal.remark),
@@ -71,12 +82,7 @@ impl Services {
         }
     }
 
-    fn prepare(
-        &self,
-        request: &Command,
-        born_host: SocketAddr,
-        sends: &mut Sends,
-    ) -> Result<(Append, Wait, u32, Option<Bytes>), Refusal> {
+    fn prepare(&self, request: &Command, born_host: SocketAddr, sends: &mut Sends) -> Result<Prepared, Refusal> {
         let header = SendMessage::decode(request.code, &request.ext)?;
         let body = request.body.to_bytes();
         if body.len() > self.config.max_message_bytes as usize {
@@ -89,12 +95,21 @@ impl Services {
         let model = Model { header: &header, checked: &checked, born_host, store_host: self.config.store_host };
         let wait = if scan.no_wait { Wait::Written } else { Wait::Acked };
         if request.code == request::SEND_BATCH_MESSAGE || header.batch == Some(true) {
-            let append = self.batch(&model, &scan, body, &mut sends.arena)?;
-            return Ok((append, wait, checked.queue, None));
+            let inner = Self::batch_messages(&model, &scan, &body)?;
+            // RocketMQ's rule: clients before 5.0 give their batches no id, and don't take them apart.
+            let (append, batch_id) = match scan.unique_id.filter(|_| checked.topic.has_batch_queues()) {
+                Some(id) => {
+                    let record = self.whole_batch(&model, (properties, &scan), inner.len(), body, &mut sends.arena)?;
+                    let id = shared(&record.properties, properties, id);
+                    (Append::from(record), Some(id))
+                }
+                None => (self.batch(&model, inner, &mut sends.arena)?, None),
+            };
+            return Ok(Prepared { append, wait, queue_id: checked.queue, unique_id: None, batch_id });
         }
         let message = self.single(&model, properties, &scan, body, &mut sends.arena)?;
         let unique_id = scan.unique_id.map(|id| shared(&message.properties, properties, id));
-        Ok((Append::from(message), wait, checked.queue, unique_id))
+        Ok(Prepared { append: Append::from(message), wait, queue_id: checked.queue, unique_id, batch_id: None })
     }
 
     /// May this producer send there? Creates the topic if that's allowed, and picks the queue.
@@ -204,7 +219,8 @@ impl Services {
         Ok(message)
     }
 
-    fn batch(&self, model: &Model<'_>, scan: &Scan<'_>, body: Bytes, arena: &mut BytesMut) -> Result<Append, Refusal> {
+    /// The messages of a batch, each of them one that may be stored.
+    fn batch_messages(model: &Model<'_>, scan: &Scan<'_>, body: &Bytes) -> Result<Vec<BatchMessage>, Refusal> {
         let illegal = |text: String| Refusal::new(response::MESSAGE_ILLEGAL, text);
         let topic = &model.checked.topic.name;
         if topic.starts_with(names::RETRY_PREFIX) || topic.starts_with(names::DLQ_PREFIX) {
@@ -213,21 +229,46 @@ impl Services {
         if scan.delay.is_some() {
             return Err(illegal("a batch can't be delayed".into()));
         }
-        let inner = send_batch::decode(body).map_err(|bad| illegal(bad.to_string()))?;
-        let cluster = [(key::CLUSTER, self.config.cluster_name.as_str())];
-        let mut messages = SmallVec::with_capacity(inner.len());
-        for part in inner {
-            let text = std::str::from_utf8(&part.properties).unwrap_or_default();
-            let scan = Scan::of(text);
+        let inner = send_batch::decode(body.clone()).map_err(|bad| illegal(bad.to_string()))?;
+        for part in &inner {
+            let scan = Scan::of(part.properties());
             refuse_unsupported(&scan, 0)?;
             if scan.delay.is_some() {
                 return Err(illegal("a message of a batch can't be delayed".into()));
             }
-            let stored = props::store(text, &scan, &cluster, arena);
+        }
+        Ok(inner)
+    }
+
+    /// A record for each message of a batch.
+    fn batch(&self, model: &Model<'_>, inner: Vec<BatchMessage>, arena: &mut BytesMut) -> Result<Append, Refusal> {
+        let cluster = [(key::CLUSTER, self.config.cluster_name.as_str())];
+        let topic = &model.checked.topic.name;
+        let mut messages = SmallVec::with_capacity(inner.len());
+        for part in inner {
+            let stored = props::store(part.properties(), &Scan::of(part.properties()), &cluster, arena);
             check_properties(&stored)?;
             messages.push(model.message(topic.clone(), model.checked.queue, part.flag, part.body, stored));
         }
         Ok(Append { messages })
+    }
+
+    /// One record for a batch of `count` messages, whose consumers take it apart.
+    fn whole_batch(
+        &self,
+        model: &Model<'_>,
+        (properties, scan): (&str, &Scan<'_>),
+        count: usize,
+        body: Bytes,
+        arena: &mut BytesMut,
+    ) -> Result<NewMessage, Refusal> {
+        let count = count.to_string();
+        let extra = [(key::CLUSTER, self.config.cluster_name.as_str()), (key::INNER_NUM, &count)];
+        let stored = props::store(properties, scan, &extra, arena);
+        check_properties(&stored)?;
+        let Model { header, checked, .. } = model;
+        let message = model.message(checked.topic.name.clone(), checked.queue, header.flag, body, stored);
+        Ok(NewMessage { sys_flag: message.sys_flag | record::NEED_UNWRAP, ..message })
     }
 
     fn too_large(&self, size: usize) -> Refusal {
@@ -249,11 +290,13 @@ struct Model<'a> {
 
 impl Model<'_> {
     fn message(&self, topic: Arc<str>, queue_id: u32, flag: i32, body: Bytes, properties: Bytes) -> NewMessage {
+        // A delayed message lies in another topic first.
+        let in_batch_queue = self.checked.topic.has_batch_queues() && topic == self.checked.topic.name;
         NewMessage {
+            sys_flag: self.header.sys_flag & !BATCH_FLAGS | if in_batch_queue { record::INNER_BATCH } else { 0 },
             topic,
             queue_id,
             flag,
-            sys_flag: self.header.sys_flag,
             born_timestamp_ms: self.header.born_timestamp,
             born_host: self.born_host,
             store_host: self.store_host,

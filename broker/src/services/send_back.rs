@@ -55,6 +55,11 @@ impl Services {
             return Err(Refusal::new(response::SYSTEM_ERROR, text));
         };
         let origin = record::decode(&bytes).map_err(|reason| damaged("of a message sent back", &reason))?;
+        if origin.sys_flag & record::NEED_UNWRAP != 0 {
+            // As RocketMQ: the client then sends the one message again itself.
+            let text = format!("the record at {} is a batch: a message of it can't be sent back alone", header.offset);
+            return Err(Refusal::new(response::MESSAGE_ILLEGAL, text));
+        }
         let max = max_reconsume_times(header.max_reconsume_times, request.version, group.retry_max_times);
         let dead = origin.reconsume_times >= max || header.delay_level < 0;
         let message = if dead {
@@ -108,7 +113,8 @@ impl Services {
             topic,
             queue_id,
             flag: origin.flag,
-            sys_flag: origin.sys_flag,
+            // Retry topics have no batch queues.
+            sys_flag: origin.sys_flag & !record::INNER_BATCH,
             born_timestamp_ms: origin.born_timestamp_ms,
             born_host: origin.born_host,
             store_host: self.config.store_host,

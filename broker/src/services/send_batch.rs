@@ -15,6 +15,13 @@ pub(super) struct BatchMessage {
     pub(super) properties: Bytes,
 }
 
+impl BatchMessage {
+    /// Its properties, which were checked to be text.
+    pub(super) fn properties(&self) -> &str {
+        std::str::from_utf8(&self.properties).unwrap_or_default()
+    }
+}
+
 /// Why a body is no batch.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BadBatch {

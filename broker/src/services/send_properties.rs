@@ -14,6 +14,9 @@ pub(super) mod key {
     pub(in crate::services) const TRANSACTION: &str = "TRAN_MSG";
     /// The CRC of a record that the message was read from: never another one's
     pub(in crate::services) const RECORD_CRC: &str = gantry_store::record::CRC_KEY;
+    /// How many messages the record of a batch holds, and the number of the first: never what a client says
+    pub(in crate::services) const INNER_NUM: &str = gantry_store::record::INNER_NUM;
+    pub(in crate::services) const INNER_BASE: &str = gantry_store::record::INNER_BASE;
     /// The cluster's name
     pub(in crate::services) const CLUSTER: &str = "CLUSTER";
     /// Where a delayed message really goes
@@ -53,7 +56,7 @@ impl<'a> Scan<'a> {
             match name {
                 key::UNIQUE_ID => scan.unique_id = Some(value),
                 key::WAIT => (scan.no_wait, scan.rewrite) = (value == "false", true),
-                key::CLUSTER | key::RECORD_CRC => scan.rewrite = true,
+                key::CLUSTER | key::RECORD_CRC | key::INNER_NUM | key::INNER_BASE => scan.rewrite = true,
                 key::DELAY => scan.delay = Some(value),
                 key::TRANSACTION => scan.transaction = value.eq_ignore_ascii_case("true"),
                 _ if key::TIMERS.contains(&name) => scan.timer = Some(name),
@@ -70,13 +73,15 @@ impl<'a> Scan<'a> {
 }
 
 /// Writes properties as the log keeps them, into a buffer that many messages share: without `WAIT`, which only meant
-/// this broker, without another record's CRC, and with `extra` (`CLUSTER`, or where a delayed message goes) at the end.
+/// this broker, without what is of another record (CRC, size of a batch), and with `extra` (`CLUSTER`, or where a delayed message goes) at the end.
 pub(super) fn store(properties: &str, scan: &Scan<'_>, extra: &[(&str, &str)], arena: &mut BytesMut) -> Bytes {
     let extra_len: usize = extra.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
     arena.reserve(properties.len() + 1 + extra_len);
     if scan.rewrite || extra.len() > 1 {
-        let kept =
-            |name: &str| name != key::WAIT && name != key::RECORD_CRC && extra.iter().all(|(new, _)| *new != name);
+        let kept = |name: &str| {
+            !matches!(name, key::WAIT | key::RECORD_CRC | key::INNER_NUM | key::INNER_BASE)
+                && extra.iter().all(|(new, _)| *new != name)
+        };
         for (name, value) in pairs(properties).filter(|(name, _)| kept(name)) {
             put(arena, name, value);
         }

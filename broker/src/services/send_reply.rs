@@ -18,6 +18,8 @@ pub struct SendReply {
     pub queue_id: u32,
     /// The client's own message id, if it sent one (UTF-8)
     pub unique_id: Option<Bytes>,
+    /// The id of a batch that is one record (UTF-8): tells the client that its messages have no ids of their own
+    pub batch_id: Option<Bytes>,
     /// `regionId`
     pub region: Arc<str>,
     /// This broker's address, as in the records: part of a message's id
@@ -60,12 +62,16 @@ impl SendReply {
             msg_id: &msg_id,
             queue_id: self.queue_id as i32,
             queue_offset: appended.first_queue_offset.0 as i64,
-            transaction_id: self.unique_id.as_deref().and_then(|id| std::str::from_utf8(id).ok()),
-            batch_uniq_id: None,
+            transaction_id: text(self.unique_id.as_ref()),
+            batch_uniq_id: text(self.batch_id.as_ref()),
             recall_handle: None,
             region: Some(&self.region),
             trace_on: Some(true),
         };
         self.ticket.reply_with(code, remark, &header, Body::empty());
     }
+}
+
+fn text(bytes: Option<&Bytes>) -> Option<&str> {
+    bytes.and_then(|bytes| std::str::from_utf8(bytes).ok())
 }

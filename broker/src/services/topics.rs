@@ -22,6 +22,13 @@ pub mod perm {
     pub const INHERIT: i32 = 1;
 }
 
+/// The attribute that says which kind of queues a topic has.
+pub const QUEUE_TYPE: &str = "queue.type";
+/// Its value for batch queues.
+pub const BATCH_QUEUES: &str = "BatchCQ";
+/// Its value for the usual ones.
+pub const SIMPLE_QUEUES: &str = "SimpleCQ";
+
 /// A topic as the send and pull paths see it: one shared allocation with its name.
 #[derive(Debug, PartialEq)]
 pub struct Topic {
@@ -35,6 +42,11 @@ impl Topic {
     /// May messages be sent to it?
     pub fn is_writable(&self) -> bool {
         self.config.perm & perm::WRITE != 0
+    }
+
+    /// Are its queues batch queues, in which a producer's batch is one record?
+    pub fn has_batch_queues(&self) -> bool {
+        self.config.attributes.get(QUEUE_TYPE).is_some_and(|kind| kind == BATCH_QUEUES)
     }
 
     /// May messages be pulled from it?
