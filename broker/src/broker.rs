@@ -67,7 +67,7 @@ impl Broker {
         if config.advertised_master.is_none() {
             config.services.store_host = config.listen;
         }
-        let exporter = Exporter::start(config.metrics, config.store.recovery.clone())?;
+        let exporter = Exporter::start(&config)?;
         let clock = Clock::start();
         let bridge = Arc::new(Bridge::default());
         let (store_config, events) = (config.store.clone(), Arc::clone(&bridge) as Arc<dyn Events>);
@@ -89,12 +89,12 @@ impl Broker {
         let log = Arc::clone(&core) as Arc<dyn Log>;
         let services = Services::open(config.services.clone(), store.clone(), logged, log, Arc::clone(&core) as _)?;
         bridge.connect(&core, &services);
-        exporter.opened(&core);
 
         let ha_config = config.ha.clone();
         let (ha_address, metadata) = (config.ha_listen, Arc::clone(&services) as Arc<dyn ha::Metadata>);
         let ha = HaServer::bind(ha_address, Arc::clone(&core), ha_config.clone(), Arc::clone(&metadata)).await?;
         let ha = Arc::new(ha);
+        exporter.opened(&core, &services, &ha);
         services.report_replication(Arc::new(ha::View::new(Arc::clone(&core), Arc::clone(&ha))));
         let follower = Follower::start(Arc::clone(&core), ha_config, metadata);
         let handler = Arc::clone(&services) as Arc<dyn gantry_remoting::Handler>;

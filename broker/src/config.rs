@@ -51,6 +51,8 @@ pub struct BrokerConfig {
     /// `metricsPromExporterHost`, `metricsPromExporterPort`, `metricsExporterType`: where probes are answered and metrics are shown.
     /// Nowhere by default; port 0: given by the system.
     pub metrics: Option<SocketAddr>,
+    /// `gantryMetricsMaxSeries`: series of one metric that are shown at most.
+    pub max_series: usize,
     /// `namesrvAddr`, `;` between them.
     pub name_servers: Vec<String>,
     /// `gantryReplica`: this replica's name in its group; `<brokerName>-<brokerId>` by default.
@@ -141,6 +143,7 @@ impl BrokerConfig {
             listen,
             ha_listen: keys.address("brokerIP2", "haListenPort", 10_912, listen.ip())?,
             metrics: keys.metrics(listen.ip())?,
+            max_series: keys.or("gantryMetricsMaxSeries", 20_000)?,
             name_servers: keys.list("namesrvAddr"),
             replica: keys.or("gantryReplica", format!("{name}-{broker_id}"))?,
             role: role.0,

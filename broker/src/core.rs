@@ -31,7 +31,6 @@ use tracing::{info, warn};
 use crate::clock::Clock;
 use crate::replica::ReplicaState;
 use crate::services::seam::{Busy, Log, NotServing, Role as ServiceRole, SendFailure, Submission};
-use acks::Waiting;
 use divergent::Divergent;
 pub use divergent::DivergentLimits;
 use flow::Writing;
@@ -344,6 +343,11 @@ impl Core {
         alter
     }
 
+    /// Sends that wait for the writer.
+    pub fn queued_sends(&self) -> usize {
+        self.queue.sends()
+    }
+
     /// How often this replica, as a master, came to have fewer copies than asked for and went on all the same.
     pub fn degradations(&self) -> u64 {
         self.degradations.load(Ordering::Relaxed)
@@ -389,8 +393,10 @@ impl Core {
                 forgotten = Some((role.master.epoch(), parking.order));
             }
         }
+        let overdue = SendFailure::Fenced(role::OPENING.to_owned());
+        self.counters.failed(&overdue, given_up.iter().map(|send| &send.done));
         for send in given_up {
-            send.done.complete(Err(SendFailure::Fenced(role::OPENING.to_owned())));
+            send.done.complete(Err(overdue.clone()));
         }
         if let Some((epoch, order)) = forgotten {
             self.submit_job(Job::Unpark(epoch, order));
@@ -453,7 +459,10 @@ impl Core {
         if confirmed {
             self.moved.send_modify(|count| *count += 1);
         }
-        done.into_iter().for_each(Waiting::complete);
+        for waiting in done {
+            waiting.count(&self.counters, now);
+            waiting.complete();
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use gantry_broker::broker::Broker;
 use gantry_broker::config::BrokerConfig;
 use gantry_broker::exchange::{self, ExchangeArgs};
 use gantry_broker::nameserver;
+use gantry_broker::observe::document_metrics;
 use gantry_broker::store_tool::{self, StoreCommand};
 use gantry_remoting::open_files;
 use tokio::signal::unix::{SignalKind, signal};
@@ -33,6 +34,8 @@ enum Command {
     Nameserver(NameserverArgs),
     /// Sends messages by the name server's route and receives them again: does a group work from here?
     Exchange(ExchangeArgs),
+    /// Prints what metrics a broker has, as docs/metrics.md.
+    Metrics,
     /// Looks at or repairs a store directory.
     #[command(subcommand)]
     Store(StoreCommand),
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let done = match &cli.command {
         Command::Store(command) => store_tool::run(command),
+        Command::Metrics => print(&document_metrics()).map(|()| ExitCode::SUCCESS),
         _ => run(cli).map(|()| ExitCode::SUCCESS),
     };
     match done {
@@ -92,7 +96,7 @@ fn run(cli: Cli) -> Result<()> {
             Command::Broker(args) => broker(args).await,
             Command::Nameserver(args) => name_server(args).await,
             Command::Exchange(args) => exchange::run(&args).await,
-            Command::Store(_) => unreachable!("it needs no runtime"),
+            Command::Store(_) | Command::Metrics => unreachable!("it needs no runtime"),
         }
     })
 }
@@ -124,9 +128,13 @@ async fn name_server(args: NameserverArgs) -> Result<()> {
 
 /// The one line on standard output: whoever asked for port 0 learns the port.
 fn announce(address: SocketAddr) -> Result<()> {
+    print(&format!("listening on {address}\n"))
+}
+
+fn print(text: &str) -> Result<()> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "listening on {address}").and_then(|()| out.flush()).context("can't write to standard output")
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("can't write to standard output")
 }
 
 /// SIGTERM, SIGINT, or the end of standard input where that was asked for.

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use gantry_replication::Millis;
 use gantry_store::Appended;
 
+use super::flow::Counters;
 use crate::services::seam::{Done, SendFailure};
 
 /// A message that is in the log, and somebody who waits to hear so.
@@ -23,6 +24,17 @@ impl Waiting {
     fn failed(mut self, failure: SendFailure) -> Self {
         self.failure = Some(failure);
         self
+    }
+
+    /// Counts what became of it, if it is a producer's.
+    pub(super) fn count(&self, counters: &Counters, now: Millis) {
+        if !self.done.is_producers() {
+            return;
+        }
+        match &self.failure {
+            None => counters.ack_wait_ms.observe(now.saturating_sub(self.since)),
+            Some(failure) => counters.failed(failure, [&self.done]),
+        }
     }
 
     /// Tells whoever waits. Not to be called under a lock.

@@ -13,11 +13,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use gantry_remoting::code::response;
 use gantry_replication::Millis;
+use gantry_store::Histogram;
 
 use super::Core;
 use crate::services::names;
-use crate::services::seam::{Busy, SendFailure, Submission};
+use crate::services::seam::{Busy, Done, SendFailure, Submission};
 
 /// When sends are refused.
 #[derive(Clone, Copy, Debug)]
@@ -36,8 +38,11 @@ impl Default for FlowLimits {
     }
 }
 
-/// Sends refused since the broker started, by reason.
-#[derive(Debug, Default)]
+/// Milliseconds; slaveTimeout and syncFlushTimeout end all waiting.
+const ACK_WAITS_MS: &[Millis] = &[1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 3_000, 5_000];
+
+/// What happened since the broker started: sends that were not acknowledged, by why, and the rest.
+#[derive(Debug)]
 pub struct Counters {
     /// `[OVERLOAD]`.
     pub overload: AtomicU64,
@@ -49,6 +54,85 @@ pub struct Counters {
     pub timed_out: AtomicU64,
     /// The disk is full.
     pub disk_full: AtomicU64,
+    /// Fewer in-sync replicas than `minInSyncReplicas`.
+    pub in_sync_short: AtomicU64,
+    /// The master is fenced, or this replica has no role yet.
+    pub fenced: AtomicU64,
+    /// This replica is a slave.
+    pub not_master: AtomicU64,
+    /// A switchover was under way.
+    pub switching_over: AtomicU64,
+    /// Written, and not on disk in time.
+    pub flush_disk_timeout: AtomicU64,
+    /// Written, and not replicated in time.
+    pub flush_slave_timeout: AtomicU64,
+    /// How long those waited that were acknowledged, in ms.
+    pub ack_wait_ms: Histogram,
+    /// How often this replica became master.
+    pub masterships: AtomicU64,
+    /// Tails that were cut from its log.
+    pub truncations: AtomicU64,
+    /// How often it took its log anew from the master's oldest byte.
+    pub resynchronisations: AtomicU64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            overload: AtomicU64::default(),
+            rejected: AtomicU64::default(),
+            page_cache_busy: AtomicU64::default(),
+            timed_out: AtomicU64::default(),
+            disk_full: AtomicU64::default(),
+            in_sync_short: AtomicU64::default(),
+            fenced: AtomicU64::default(),
+            not_master: AtomicU64::default(),
+            switching_over: AtomicU64::default(),
+            flush_disk_timeout: AtomicU64::default(),
+            flush_slave_timeout: AtomicU64::default(),
+            ack_wait_ms: Histogram::new(ACK_WAITS_MS),
+            masterships: AtomicU64::default(),
+            truncations: AtomicU64::default(),
+            resynchronisations: AtomicU64::default(),
+        }
+    }
+}
+
+impl Counters {
+    /// Sends that were not acknowledged: why, RocketMQ's response code, how many.
+    pub fn refusals(&self) -> impl Iterator<Item = (&'static str, i32, &AtomicU64)> {
+        [
+            ("overload", response::SYSTEM_BUSY, &self.overload),
+            ("rejected", response::SYSTEM_BUSY, &self.rejected),
+            ("page_cache_busy", response::SYSTEM_BUSY, &self.page_cache_busy),
+            ("timed_out", response::SYSTEM_BUSY, &self.timed_out),
+            ("disk_full", response::SERVICE_NOT_AVAILABLE, &self.disk_full),
+            ("in_sync_short", response::SYSTEM_ERROR, &self.in_sync_short),
+            ("fenced", response::SERVICE_NOT_AVAILABLE, &self.fenced),
+            ("not_master", response::SERVICE_NOT_AVAILABLE, &self.not_master),
+            ("switching_over", response::SYSTEM_BUSY, &self.switching_over),
+            ("flush_disk_timeout", response::FLUSH_DISK_TIMEOUT, &self.flush_disk_timeout),
+            ("flush_slave_timeout", response::FLUSH_SLAVE_TIMEOUT, &self.flush_slave_timeout),
+        ]
+        .into_iter()
+    }
+
+    /// These fail so; the broker's own records don't count. What is counted where it is found out (flow control, a full disk) isn't counted again.
+    pub(super) fn failed<'a>(&self, failure: &SendFailure, sends: impl IntoIterator<Item = &'a Done>) {
+        let counter = match failure {
+            SendFailure::InSyncShort { .. } => &self.in_sync_short,
+            SendFailure::Fenced(_) => &self.fenced,
+            SendFailure::NotMaster => &self.not_master,
+            SendFailure::SwitchingOver => &self.switching_over,
+            SendFailure::FlushDiskTimeout(_) => &self.flush_disk_timeout,
+            SendFailure::FlushSlaveTimeout(_) => &self.flush_slave_timeout,
+            SendFailure::Busy(_) | SendFailure::DiskFull(..) | SendFailure::TooLarge(_) | SendFailure::Store(_) => {
+                return;
+            }
+        };
+        let producers = sends.into_iter().filter(|done| done.is_producers()).count();
+        counter.fetch_add(producers as u64, Ordering::Relaxed);
+    }
 }
 
 /// Since when the writer is at one thing, such as a write.

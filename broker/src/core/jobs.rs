@@ -136,6 +136,11 @@ impl Queue {
         (overdue, queued)
     }
 
+    /// How many sends wait.
+    pub(super) fn sends(&self) -> usize {
+        self.inner.lock().sends
+    }
+
     /// Any other job. After the queue was closed it is dropped, which tells whoever waits for it.
     pub(super) fn push(&self, job: Job) {
         let mut inner = self.inner.lock();

@@ -3,6 +3,8 @@
 
 use std::io::{self, ErrorKind};
 
+use std::sync::atomic::Ordering;
+
 use anyhow::{Context, Result, bail};
 use gantry_replication::epochs::Extent;
 use gantry_replication::handshake::Welcome;
@@ -37,6 +39,7 @@ impl Writer {
         let mode = config.mode;
         let master = Master::open(config, record.master.clone(), record, ends, now);
         let before = self.enter(Role::Master(Box::new(MasterRole::new(master, mode, now))));
+        self.core.counters.masterships.fetch_add(1, Ordering::Relaxed);
         info!(epoch = %record.epoch, start = ends.written, confirmed = ends.confirmed, "master: epoch opened");
         self.core.standing.send_replace(Standing::Master { epoch: record.epoch, start: ends.written });
         if let Role::Master(role) = before {
@@ -108,6 +111,7 @@ impl Writer {
             self.appender.start_at(PhysicalOffset(welcome.cut)).context("can't begin where the master's log begins")?;
         }
         self.appender.take_queue_numbers(&queue_numbers).context("can't take over the master's queue numbers")?;
+        self.core.counters.resynchronisations.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -136,6 +140,7 @@ impl Writer {
         if truncated.bytes > 0 {
             let kept = truncated.kept.as_deref().map(|path| path.display().to_string());
             warn!(epoch = %session, cut = to.0, bytes = truncated.bytes, kept, "cut the log's tail");
+            self.core.counters.truncations.fetch_add(1, Ordering::Relaxed);
             let mut state = self.core.state.lock();
             let number = state.last_cut.as_ref().map_or(1, |last| last.number + 1);
             state.last_cut =

@@ -1,5 +1,6 @@
 //! A slave's connection to its master, for those who ask.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -11,6 +12,7 @@ use crate::meter::Meter;
 pub struct Upstream {
     state: Mutex<UpstreamStatus>,
     meter: Meter,
+    received: AtomicU64,
 }
 
 /// It, at a moment. Times are ms since 1970; 0: never.
@@ -39,6 +41,7 @@ impl Upstream {
     pub(crate) fn read(&self, bytes: u64) {
         self.state.lock().read_at_ms = now_ms();
         self.meter.add(bytes);
+        self.received.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// It was told something.
@@ -48,6 +51,11 @@ impl Upstream {
 
     pub(crate) fn closed(&self) {
         self.state.lock().connected = false;
+    }
+
+    /// Bytes of masters' logs received since the start.
+    pub fn received_bytes(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 
     /// How it is.

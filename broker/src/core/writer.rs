@@ -151,7 +151,12 @@ impl Writer {
                     self.waiters.push((wait, done));
                 }
             }
-            Err(failure) => sends.into_iter().for_each(|send| send.done.complete(Err(failure.clone()))),
+            Err(failure) => {
+                self.core.counters.failed(&failure, sends.iter().map(|send| &send.done));
+                for send in sends {
+                    send.done.complete(Err(failure.clone()));
+                }
+            }
         }
     }
 

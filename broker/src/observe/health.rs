@@ -59,13 +59,15 @@ fn role(core: &Core) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::OnceLock;
+    use std::collections::BTreeMap;
 
     use super::*;
+    use crate::config::BrokerConfig;
 
     #[test]
     fn a_broker_whose_store_is_not_open_is_alive_and_not_ready() {
-        let observer = Observer { recovery: RecoveryProgress::default(), parts: OnceLock::new() };
+        let config = BrokerConfig::parse(BTreeMap::new()).unwrap();
+        let observer = Observer::new(&config);
         assert!(observer.is_alive().is_ok());
         assert_eq!(observer.is_ready(), Err("the store is about to be opened".to_owned()));
     }

@@ -15,6 +15,7 @@ use tracing::{debug, error, info};
 
 use super::Observer;
 use super::health::Verdict;
+use super::metrics::CONTENT_TYPE;
 use crate::fatal::Fatal;
 
 /// For a request and its answer.
@@ -111,6 +112,7 @@ async fn answer(mut stream: TcpStream, observer: &Observer) -> std::io::Result<(
     let (status, kind, body) = match (method, path) {
         ("GET" | "HEAD", "/livez") => probe(observer.is_alive()),
         ("GET" | "HEAD", "/readyz") => probe(observer.is_ready()),
+        ("GET" | "HEAD", "/metrics") => metrics(observer),
         ("GET" | "HEAD", _) => ("404 Not Found", TEXT, "there are /livez, /readyz and /metrics\n".to_owned()),
         _ => ("405 Method Not Allowed", TEXT, "only GET\n".to_owned()),
     };
@@ -125,6 +127,13 @@ async fn answer(mut stream: TcpStream, observer: &Observer) -> std::io::Result<(
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
+
+fn metrics(observer: &Observer) -> (&'static str, &'static str, String) {
+    match observer.metrics() {
+        Ok(text) => ("200 OK", CONTENT_TYPE, text),
+        Err(error) => ("500 Internal Server Error", TEXT, format!("the metrics can't be shown: {error}\n")),
+    }
+}
 
 fn probe(verdict: Verdict) -> (&'static str, &'static str, String) {
     match verdict {

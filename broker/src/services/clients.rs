@@ -75,6 +75,15 @@ pub struct GroupView<P> {
     pub subscriptions: Vec<SubscriptionData>,
 }
 
+/// How many clients are connected: a client that is in two groups is counted in both.
+#[derive(Debug, Default)]
+pub struct Census {
+    /// By language and version
+    pub producers: BTreeMap<(&'static str, i32), usize>,
+    /// By group, language and version
+    pub consumers: BTreeMap<(String, &'static str, i32), usize>,
+}
+
 /// A group whose members must be told that they are others now.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Changed<P> {
@@ -179,6 +188,22 @@ impl<P: Clone> Clients<P> {
         members.sort_by(|a, b| a.client.id.cmp(&b.client.id));
         let subscriptions = group.subscriptions.values().map(|subscription| subscription.data.clone()).collect();
         Some(GroupView { members, settings: group.settings.clone(), subscriptions })
+    }
+
+    /// How many are connected.
+    pub fn census(&self) -> Census {
+        let mut census = Census::default();
+        let inner = self.inner.lock();
+        for member in inner.producers.values().flat_map(HashMap::values) {
+            *census.producers.entry((member.client.language.name(), member.client.version)).or_default() += 1;
+        }
+        for (group, consumers) in &inner.consumers {
+            for member in consumers.members.values() {
+                let key = (group.clone(), member.client.language.name(), member.client.version);
+                *census.consumers.entry(key).or_default() += 1;
+            }
+        }
+        census
     }
 
     /// The members of a producer group, by client id.

@@ -241,6 +241,21 @@ impl Services {
         self.save_metadata();
     }
 
+    /// `brokerPermission`.
+    pub fn permission(&self) -> u8 {
+        self.config.permission
+    }
+
+    /// Pulls that wait for messages.
+    pub fn held_pulls(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// How many clients are connected.
+    pub fn census(&self) -> clients::Census {
+        self.clients.census()
+    }
+
     /// The tables requests work on.
     pub fn live(&self) -> &Live {
         &self.live

@@ -60,6 +60,15 @@ impl ConsumerOffsets {
         groups.map(|(topic, (group, queues))| (topic.clone(), group.clone(), queues.offsets.clone())).collect()
     }
 
+    /// Shows each topic's and group's offsets. Commits wait meanwhile: `look` must be quick.
+    pub fn for_each(&self, mut look: impl FnMut(&Arc<str>, &Arc<str>, &QueueOffsets)) {
+        for (topic, groups) in &self.inner.lock().topics {
+            for (group, queues) in groups {
+                look(topic, group, &queues.offsets);
+            }
+        }
+    }
+
     /// Commits; the metadata log takes it with the next batch. `offset` must not be negative.
     pub fn commit(&self, topic: &str, group: &str, queue: u32, offset: i64) {
         assert!(offset >= 0, "a negative consumer offset is checked before it gets here");

@@ -41,6 +41,11 @@ pub enum Done {
 }
 
 impl Done {
+    /// Whether a producer waits, and not the broker itself.
+    pub fn is_producers(&self) -> bool {
+        matches!(self, Done::Reply(_))
+    }
+
     /// Tells whoever waits. Cheap enough for the log writer's thread: an answer is encoded into the connection's outbox.
     pub fn complete(self, result: Result<&Appended, SendFailure>) {
         match self {

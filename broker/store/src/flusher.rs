@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::shared::Shared;
 use crate::{Flush, PhysicalOffset, StoreFailure};
@@ -34,9 +34,12 @@ pub(crate) fn flush(shared: &Shared) -> Result<(), Arc<StoreFailure>> {
     if flushed == written {
         return Ok(());
     }
+    let began = Instant::now();
     for segment in shared.log.overlapping(flushed, written) {
         segment.file.sync_data().map_err(|error| shared.fail("fdatasync", segment.path.clone(), error))?;
     }
+    shared.flushes.micros.observe(began.elapsed().as_micros() as u64);
+    shared.flushes.bytes.observe(written - flushed);
     shared.marks.publish_flushed(written);
     shared.events.flushed(PhysicalOffset(written));
     Ok(())

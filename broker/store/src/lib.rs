@@ -27,6 +27,7 @@ mod dispatcher;
 mod error;
 mod events;
 mod flusher;
+mod histogram;
 mod index;
 mod marks;
 mod message;
@@ -59,6 +60,7 @@ pub use error::{
     AppendError, Damage, NoSpace, OpenError, Proof, RawError, ReadError, StartError, StoreFailure, TruncateError,
 };
 pub use events::{Dispatched, Events};
+pub use histogram::{Flushes, Histogram, HistogramSnapshot};
 pub use message::{Append, Appended, NewMessage, Truncated};
 pub use offset::{PhysicalOffset, QueueOffset};
 pub use queue_numbers::QueueNumber;

@@ -15,7 +15,7 @@ use crate::fs::Fs;
 use crate::index::Index;
 use crate::marks::Marks;
 use crate::queues::Queues;
-use crate::{Config, Events, NoSpace, StoreFailure, retention};
+use crate::{Config, Events, Flushes, NoSpace, StoreFailure, retention};
 
 pub(crate) struct Shared {
     pub(crate) config: Config,
@@ -39,6 +39,7 @@ pub(crate) struct Shared {
     /// `dispatched` as the checkpoint on disk has it: a crash finds the log from there on.
     pub(crate) checkpointed: AtomicU64,
     pub(crate) retention: retention::State,
+    pub(crate) flushes: Flushes,
     pub(crate) flusher: Wake,
     pub(crate) dispatcher: Wake,
     pub(crate) checkpointer: Wake,

@@ -19,8 +19,8 @@ pub use self::open::{open, open_by_hand, open_on};
 use crate::queues::Queue;
 use crate::shared::Shared;
 use crate::{
-    Boundary, Disk, PhysicalOffset, Query, QueryResult, QueueInfo, QueueNumber, QueueOffset, QueueRange, ReadError,
-    ReadLimits, ReadLog, ReadQueue, StoreFailure, queue_numbers, retention,
+    Boundary, Disk, Flushes, PhysicalOffset, Query, QueryResult, QueueInfo, QueueNumber, QueueOffset, QueueRange,
+    ReadError, ReadLimits, ReadLog, ReadQueue, StoreFailure, queue_numbers, retention,
 };
 
 /// How far the log is, at one moment. `flushed ≤ written`, and `dispatched ≤ confirmed ≤ written`.
@@ -63,6 +63,11 @@ impl Store {
         if self.shared().marks.confirm(offset.0) {
             self.shared().dispatcher.wake();
         }
+    }
+
+    /// What syncs of the log were like since the store was opened.
+    pub fn flushes(&self) -> &Flushes {
+        &self.shared().flushes
     }
 
     /// The oldest byte of the log.

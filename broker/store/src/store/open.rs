@@ -184,6 +184,7 @@ fn assemble(
         checkpointed: AtomicU64::new(recovered.checkpoint.dispatched),
         retention: retention::State::new(oldest),
         dispatched_timestamp_ms: AtomicI64::new(recovered.checkpoint.timestamp_ms),
+        flushes: crate::Flushes::default(),
         flusher: Wake::default(),
         dispatcher: Wake::default(),
         checkpointer: Wake::default(),
