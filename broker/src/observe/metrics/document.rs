@@ -76,4 +76,39 @@ mod tests {
             assert!(seen.insert(metric.name), "{} is registered twice", metric.name);
         }
     }
+
+    fn repository(path: &str) -> String {
+        std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).unwrap()
+    }
+
+    #[test]
+    fn every_alert_has_a_runbook_and_is_tested_to_fire_and_not_to_fire() {
+        let (rules, runbooks) = (repository("charts/gantry/files/alerts.yaml"), repository("docs/runbooks.md"));
+        let tests = repository("e2e/alerts/tests.yaml");
+        let headings: HashSet<_> = runbooks.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+        let alerts: Vec<_> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+        assert!(!alerts.is_empty());
+        let urls: Vec<_> = rules.lines().filter_map(|line| line.trim().strip_prefix("runbook_url: ")).collect();
+        assert_eq!(urls.len(), alerts.len(), "each alert has one runbook_url");
+        for (alert, url) in alerts.iter().zip(urls) {
+            assert!(headings.contains(alert), "docs/runbooks.md has no section {alert}");
+            assert!(url.ends_with(&format!("runbooks.md#{}", alert.to_lowercase())), "{alert}: {url}");
+            let fires = tests.contains(&format!("alertname: {alert}\n"));
+            let does_not = tests.contains(&format!("alertname: {alert}, exp_alerts: []"));
+            assert!(fires && does_not, "e2e/alerts/tests.yaml doesn't show {alert} to fire and not to fire");
+        }
+    }
+
+    #[test]
+    fn alerts_are_about_metrics_that_there_are() {
+        let rules = repository("charts/gantry/files/alerts.yaml");
+        let known: HashSet<_> =
+            TABLES.iter().flat_map(|(_, metrics)| metrics.iter().map(|metric| metric.name)).collect();
+        let words = rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':');
+        let named = words.filter(|word| word.starts_with("rocketmq_") || word.starts_with("gantry_"));
+        // The anchors of runbooks are the alerts' names in small letters.
+        let metrics = named.filter(|word| !rules.contains(&format!("#{word}\n")));
+        let unknown: Vec<_> = metrics.filter(|name| !known.contains(name.trim_end_matches("_bucket"))).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
+    }
 }
