@@ -99,6 +99,12 @@ fn java(folder: &Path, home: &Path) -> Command {
     command
 }
 
+fn work_folder() -> anyhow::Result<TempDir> {
+    let mut work = TempDir::with_prefix("gantry-client-").context("making the client's folder")?;
+    work.disable_cleanup(std::env::var_os("GANTRY_KEEP").is_some());
+    Ok(work)
+}
+
 /// A client program with its flags, not yet started. With `GANTRY_KEEP` set its folder stays, with the history.
 #[derive(Debug)]
 pub struct Job {
@@ -117,12 +123,24 @@ impl Job {
         nameserver: &str,
         topic: &str,
     ) -> anyhow::Result<Self> {
-        let mut work = TempDir::with_prefix("gantry-client-").context("making the client's folder")?;
-        work.disable_cleanup(std::env::var_os("GANTRY_KEEP").is_some());
+        let work = work_folder()?;
         let mut command = behind(front, library.command(work.path())?);
         command.arg(subcommand).args(["--namesrv", nameserver, "--topic", topic]);
         command.arg("--history").arg(work.path().join("history"));
         Ok(Self { command, work, library, until_told: false })
+    }
+
+    /// One that `command` starts on another machine, where it writes `history`: whoever asks for that brings it to [`Outcome::history`].
+    pub(crate) fn elsewhere(
+        library: Library,
+        mut command: Command,
+        subcommand: &str,
+        nameserver: &str,
+        topic: &str,
+        history: &str,
+    ) -> anyhow::Result<Self> {
+        command.arg(subcommand).args(["--namesrv", nameserver, "--topic", topic, "--history", history]);
+        Ok(Self { command, work: work_folder()?, library, until_told: false })
     }
 
     /// Adds a flag and its value.

@@ -17,6 +17,7 @@ pub mod failover_times;
 pub mod group;
 pub mod handover;
 pub mod history;
+pub mod kube;
 pub mod lab;
 pub mod load;
 pub mod logs;

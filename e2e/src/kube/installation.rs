@@ -1,0 +1,169 @@
+//! A namespace with the chart, a group and a pod for clients in it.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use super::cluster::Cluster;
+use super::follow::{Follower, Status};
+use crate::{logs, process, wait};
+
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/gantry");
+const RELEASE: &str = "gantry";
+/// The tag that e2e/cluster/images gives.
+const TAG: &str = "e2e";
+/// The group of charts/gantry/examples.
+const GROUP: &str = "broker-a";
+/// The pod that clients run in.
+pub(super) const CLIENT: &str = "client";
+/// Generous: two busy cores.
+const WITHIN: Duration = Duration::from_mins(3);
+
+/// The chart, installed; the namespace goes with this value.
+pub struct Installation<'a> {
+    cluster: &'a Cluster,
+    namespace: String,
+}
+
+impl<'a> Installation<'a> {
+    /// `helm install` with the images under test, and a pod for clients.
+    pub fn install(cluster: &'a Cluster) -> anyhow::Result<Self> {
+        let installation = Self { cluster, namespace: format!("e2e-{}", fastrand::u32(..)) };
+        let mut helm = installation.helm("install");
+        helm.args([RELEASE, CHART, "--create-namespace", "--wait", "--timeout", "3m"]);
+        for (name, repository) in [("gantry", "gantry"), ("operator", "gantry-operator")] {
+            helm.args(["--set", &format!("images.{name}.repository=localhost/{repository},images.{name}.tag={TAG}")]);
+        }
+        installation.or_tell(process::run(&mut helm, None))?;
+        installation.apply(&client_pod())?;
+        Ok(installation)
+    }
+
+    /// `kubectl apply -f charts/gantry/examples/broker-group.yaml`, and follows the group.
+    pub fn apply_example(&self) -> anyhow::Result<Follower> {
+        let example = Path::new(CHART).join("examples/broker-group.yaml");
+        self.apply(&fs::read_to_string(&example).with_context(|| example.display().to_string())?)?;
+        Follower::start(self.kubectl(&["get", "brokergroup", GROUP, "--watch", "--output", "json"]))
+    }
+
+    fn apply(&self, manifest: &str) -> anyhow::Result<()> {
+        process::run(&mut self.kubectl(&["apply", "--filename", "-"]), Some(manifest)).map(drop)
+    }
+
+    /// Waits until the group is as wanted; the error has the logs.
+    pub fn wait_for(
+        &self,
+        group: &mut Follower,
+        what: &str,
+        wanted: impl Fn(&Status) -> bool,
+    ) -> anyhow::Result<Status> {
+        self.or_tell(group.wait_for(what, WITHIN, wanted))
+    }
+
+    /// `helm test`: sends and receives. What it printed.
+    pub fn helm_test(&self) -> anyhow::Result<String> {
+        self.or_tell(process::run(self.helm("test").args([RELEASE, "--logs", "--timeout", "3m"]), None))
+    }
+
+    /// Waits until the pod for clients runs.
+    pub fn client_ready(&self) -> anyhow::Result<()> {
+        let ready = ["wait", "--for=condition=Ready", "--timeout=3m", &format!("pod/{CLIENT}")];
+        self.or_tell(process::run(&mut self.kubectl(&ready), None)).map(drop)
+    }
+
+    /// The name by which clients find the name servers.
+    pub fn name_server(&self) -> String {
+        format!("{RELEASE}-nameserver.{}.svc:9876", self.namespace)
+    }
+
+    /// SIGKILL to a replica's process. When it had been sent, in the histories' microseconds: until then the process may acknowledge.
+    pub fn kill(&self, replica: &str) -> anyhow::Result<i64> {
+        let id = self.get(&["pod", replica], ".status.containerStatuses[0].containerID")?;
+        self.cluster.kill_container(&id)?;
+        Ok(wait::now_us())
+    }
+
+    /// `kubectl delete pod`. When.
+    pub fn delete_pod(&self, replica: &str) -> anyhow::Result<i64> {
+        let at_us = wait::now_us();
+        process::run(&mut self.kubectl(&["delete", "pod", replica, "--wait=false"]), None)?;
+        Ok(at_us)
+    }
+
+    /// The address that the slice of the group's master Service leads to.
+    pub fn master_address(&self) -> anyhow::Result<String> {
+        self.get(&["endpointslice", &format!("{GROUP}-master")], ".endpoints[*].addresses[*]")
+    }
+
+    /// A pod's address.
+    pub fn pod_address(&self, replica: &str) -> anyhow::Result<String> {
+        self.get(&["pod", replica], ".status.podIP")
+    }
+
+    fn get(&self, what: &[&str], path: &str) -> anyhow::Result<String> {
+        let mut get = self.kubectl(&["get"]);
+        process::run(get.args(what).args(["--output", &format!("jsonpath={{{path}}}")]), None)
+    }
+
+    /// `kubectl`, in this namespace.
+    pub fn kubectl(&self, arguments: &[&str]) -> Command {
+        let mut command = self.cluster.kubectl();
+        command.args(["--namespace", &self.namespace]).args(arguments);
+        command
+    }
+
+    fn helm(&self, command: &str) -> Command {
+        let mut helm = self.cluster.helm();
+        helm.args([command, "--namespace", &self.namespace]);
+        helm
+    }
+
+    /// After a failure, what people would look at.
+    pub fn or_tell<T>(&self, result: anyhow::Result<T>) -> anyhow::Result<T> {
+        if result.is_err() {
+            let logs = ["logs", "--prefix", "--tail=30", "--selector", "app.kubernetes.io/name"];
+            for what in [
+                &["get", "brokergroups,pods", "--output=wide"][..],
+                &["get", "events"],
+                &["describe", "brokergroups"],
+                &logs,
+            ] {
+                let told = process::run(&mut self.kubectl(what), None).unwrap_or_else(|error| format!("{error:#}"));
+                logs::say(&format!("--- kubectl {}\n{told}", what.join(" ")));
+            }
+        }
+        result
+    }
+}
+
+impl Drop for Installation<'_> {
+    /// The group first: its finalizers and owners are dealt with by who is still there.
+    fn drop(&mut self) {
+        let uninstall = process::run(self.helm("uninstall").args([RELEASE, "--ignore-not-found"]), None);
+        let delete = process::run(&mut self.kubectl(&["delete", "namespace", &self.namespace, "--timeout=3m"]), None);
+        for result in [uninstall, delete] {
+            if let Err(error) = result {
+                logs::say(&format!("namespace {} may have stayed: {error:#}", self.namespace));
+            }
+        }
+    }
+}
+
+fn client_pod() -> String {
+    let container = json!({
+        "name": "client", "image": format!("localhost/gantry-e2e-client:{TAG}"), "imagePullPolicy": "IfNotPresent",
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+    });
+    let pod: Value = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": CLIENT},
+        "spec": {
+            "containers": [container], "volumes": [{"name": "tmp", "emptyDir": {}}],
+            "terminationGracePeriodSeconds": 0,
+        },
+    });
+    pod.to_string()
+}
