@@ -74,6 +74,10 @@ impl Mock {
         self.state.lock().refuse_all = Some(code);
     }
 
+    pub(super) fn refuse_nothing(&self) {
+        self.state.lock().refuse_all = None;
+    }
+
     pub(super) fn refuse_patches_with(&self, code: u16) {
         self.state.lock().refuse_patches = Some(code);
     }

@@ -9,6 +9,7 @@ use futures::StreamExt as _;
 use gantry_replication::elector::Notice;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::ListParams;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::controller::{Action, Controller, Error as ControllerError};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -17,10 +18,10 @@ use kube::{Api, Client};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::api::CallError;
+use super::api::{CallError, call};
 use super::board::Board;
 use super::evidence::{Death, Deaths};
 use super::http::{Health, serve};
@@ -156,8 +157,28 @@ fn scopes(client: &Client, namespaces: &[String]) -> Vec<Scope> {
     namespaces.iter().map(|namespace| scope(Some(namespace.clone()))).collect()
 }
 
+/// Until the API server has the CustomResourceDefinition. A watch that begins before would wait ever longer between its tries. Any other trouble
+/// is the watch's own.
+async fn until_known(groups: &Api<BrokerGroup>) {
+    let mut told = false;
+    loop {
+        match call(groups.list(&ListParams::default().limit(1))).await {
+            Err(error) if error.code() == Some(404) && !told => {
+                warn!(
+                    "the API server has no BrokerGroups: the CustomResourceDefinition brokergroups.gantry.rs is missing. The chart brings it, and so does kubectl apply -f crds/"
+                );
+                told = true;
+            }
+            Err(error) if error.code() == Some(404) => {}
+            _ => return,
+        }
+        sleep(RETRY).await;
+    }
+}
+
 /// Kube's controller queues each group once, runs groups beside each other, and lists anew after a 410.
 async fn keep_groups(scope: Scope, context: Arc<Context>) {
+    until_known(&scope.api()).await;
     let ours = || watcher::Config::default().labels(&format!("app.kubernetes.io/name={BROKER}"));
     let slices = watcher::Config::default().labels("endpointslice.kubernetes.io/managed-by=gantry-operator");
     let controller = Controller::new(scope.api::<BrokerGroup>(), watcher::Config::default())
@@ -262,6 +283,24 @@ async fn keep_elector_address(client: &Client, leadership: &Leadership, options:
                 Duration::from_millis(500)
             }
         };
-        tokio::time::sleep(pause).await;
+        sleep(pause).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::mock::Mock;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn groups_are_followed_once_the_api_server_has_their_definition() {
+        let mock = Mock::start();
+        mock.refuse_all_with(404);
+        let groups = Api::all(mock.client());
+        timeout(RETRY * 100, until_known(&groups)).await.unwrap_err();
+        mock.refuse_nothing();
+        timeout(RETRY * 2, until_known(&groups)).await.unwrap();
+        mock.refuse_all_with(403);
+        timeout(RETRY * 2, until_known(&groups)).await.unwrap();
     }
 }
