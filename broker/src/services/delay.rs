@@ -6,6 +6,7 @@
 //! come twice.
 
 use super::seam::{Done, SendFailure, Submission, Wait};
+use super::send::ALONE;
 use super::send_properties::key;
 use super::{Services, now_ms};
 use bytes::Bytes;
@@ -146,6 +147,9 @@ impl Services {
         properties.remove(key::DELAY);
         let known = self.live.topics.get(topic);
         let batch_queues = known.as_ref().is_some_and(|topic| topic.has_batch_queues());
+        if batch_queues {
+            properties.set(ALONE.0, ALONE.1);
+        }
         Some(NewMessage {
             topic: known.map_or_else(|| topic.into(), |topic| topic.name.clone()),
             queue_id,

@@ -53,7 +53,8 @@ impl Services {
         }
         let mut woken = Vec::new();
         for message in batch {
-            let wants = |pull: &Pull| pull.from < message.next_offset() && pull.filter.accepts(message.tags_code);
+            let accepts = |pull: &Pull| message.count > 1 || pull.filter.accepts(message.tags_code);
+            let wants = |pull: &Pull| pull.from < message.next_offset() && accepts(pull);
             woken.extend(self.waiting.wake(&message.topic, message.queue_id, wants));
         }
         self.resume(woken);

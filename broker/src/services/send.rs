@@ -47,6 +47,8 @@ struct Prepared {
     batch_id: Option<Bytes>,
 }
 
+/// What a message that is alone in its record says in a batch queue. Apache's brokers show nothing to consumers that doesn't.
+pub(super) const ALONE: (&str, &str) = (key::INNER_NUM, "1");
 /// What the broker alone says of a record.
 const BATCH_FLAGS: i32 = record::NEED_UNWRAP | record::INNER_BATCH;
 /// RocketMQ's bits of a message's transaction state in `sysFlag`.
@@ -204,7 +206,9 @@ impl Services {
         let cluster = (key::CLUSTER, self.config.cluster_name.as_str());
         let message = match level {
             None => {
-                let stored = props::store(properties, scan, &[cluster], arena);
+                let extra = [cluster, ALONE];
+                let extra = if checked.topic.has_batch_queues() { &extra[..] } else { &extra[..1] };
+                let stored = props::store(properties, scan, extra, arena);
                 model.message(checked.topic.name.clone(), checked.queue, model.header.flag, body, stored)
             }
             Some(level) => {
@@ -242,11 +246,12 @@ impl Services {
 
     /// A record for each message of a batch.
     fn batch(&self, model: &Model<'_>, inner: Vec<BatchMessage>, arena: &mut BytesMut) -> Result<Append, Refusal> {
-        let cluster = [(key::CLUSTER, self.config.cluster_name.as_str())];
+        let extra = [(key::CLUSTER, self.config.cluster_name.as_str()), ALONE];
+        let extra = if model.checked.topic.has_batch_queues() { &extra[..] } else { &extra[..1] };
         let topic = &model.checked.topic.name;
         let mut messages = SmallVec::with_capacity(inner.len());
         for part in inner {
-            let stored = props::store(part.properties(), &Scan::of(part.properties()), &cluster, arena);
+            let stored = props::store(part.properties(), &Scan::of(part.properties()), extra, arena);
             check_properties(&stored)?;
             messages.push(model.message(topic.clone(), model.checked.queue, part.flag, part.body, stored));
         }

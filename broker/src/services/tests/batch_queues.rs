@@ -59,10 +59,15 @@ async fn a_batch_with_an_id_is_one_record_and_a_pull_anywhere_in_it_gives_all_of
     }
     let (_, records) = client.pull(pull_header("g", "b", 0, 0)).await;
     assert_eq!(records.iter().map(|record| record.offset).collect::<Vec<_>>(), [0, 1, 4, 5, 6]);
-    assert_eq!(records[0].property("INNER_NUM"), None);
+    let said = |record: &Received| ["INNER_NUM", "INNER_BASE"].map(|name| record.property(name).map(str::to_owned));
+    assert_eq!(said(&records[0]), [Some("1".into()), Some("0".into())]);
+    assert_eq!(said(&records[3]), [Some("1".into()), Some("5".into())]);
     assert_eq!(records[1].body, send_batch::encode(&THREE));
     let named = ["INNER_NUM", "INNER_BASE", "UNIQ_KEY", "WAIT"].map(|name| records[1].property(name));
     assert_eq!(named, [Some("3"), Some("1"), Some("ID"), None]);
+    // Its tags are in the batch: every subscription gets it. What is alone is judged by its own.
+    let (_, records) = client.pull(PullMessage { subscription: Some("x"), ..pull_header("g", "b", 0, 0) }).await;
+    assert_eq!(records.iter().map(|record| record.offset).collect::<Vec<_>>(), [1, 4]);
     let max = GetMaxOffset { topic: "b", queue_id: 0, committed: None };
     let max: OffsetResponse = client.request(request::GET_MAX_OFFSET, &max).await.header().unwrap();
     assert_eq!(max.offset, 7);

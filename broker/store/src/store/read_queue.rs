@@ -135,7 +135,9 @@ fn choose(
                 return if chosen.units.is_empty() { Err(spoiled) } else { Ok(Some(chosen)) };
             }
             chosen.removed |= removed;
-            if !removed && !layout.is_blank(unit) && accept(unit.tags_code) {
+            // What is in a batch only its consumer can tell.
+            let wanted = unit.count > 1 || accept(unit.tags_code);
+            if !removed && !layout.is_blank(unit) && wanted {
                 let behind = written.saturating_sub(unit.physical);
                 if limits.are_reached((count, bytes), (unit.count.into(), unit.size as usize), behind) {
                     return Ok(Some(chosen));
