@@ -15,6 +15,17 @@ const ROUTE_WITHIN: Duration = Duration::from_secs(30);
 
 /// Creates a topic at a master and waits until the name server knows its route.
 pub fn create_topic(nameserver: &str, master: &str, topic: &str, queues: i32) -> anyhow::Result<()> {
+    create_topic_with(nameserver, master, topic, queues, None)
+}
+
+/// The same with attributes, `+key=value`.
+pub fn create_topic_with(
+    nameserver: &str,
+    master: &str,
+    topic: &str,
+    queues: i32,
+    attributes: Option<&str>,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let broker = Client::new(master, Limits::default(), None);
@@ -27,7 +38,7 @@ pub fn create_topic(nameserver: &str, master: &str, topic: &str, queues: i32) ->
             topic_filter_type: "SINGLE_TAG",
             topic_sys_flag: Some(0),
             order: Some(false),
-            attributes: None,
+            attributes,
             force: None,
         };
         let create = Command::request(request::UPDATE_AND_CREATE_TOPIC).with_header(&header);

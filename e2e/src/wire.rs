@@ -82,6 +82,17 @@ impl Wire {
 
     /// Sends several messages as one batch.
     pub async fn send_batch(&self, topic: &str, queue: i32, messages: &[Outgoing]) -> anyhow::Result<Sent> {
+        self.send_batch_with(topic, queue, &[], messages).await
+    }
+
+    /// The same with properties of the batch's own.
+    pub async fn send_batch_with(
+        &self,
+        topic: &str,
+        queue: i32,
+        properties_of_all: &[(String, String)],
+        messages: &[Outgoing],
+    ) -> anyhow::Result<Sent> {
         let mut body = BytesMut::new();
         for message in messages {
             let properties = encode(&message.properties);
@@ -93,7 +104,8 @@ impl Wire {
             body.put_u16(u16::try_from(properties.len())?);
             body.put_slice(properties.as_bytes());
         }
-        self.send_as(request::SEND_BATCH_MESSAGE, topic, queue, "", body.freeze()).await
+        let properties = encode(properties_of_all);
+        self.send_as(request::SEND_BATCH_MESSAGE, topic, queue, &properties, body.freeze()).await
     }
 
     async fn send_as(&self, code: i32, topic: &str, queue: i32, properties: &str, body: Bytes) -> anyhow::Result<Sent> {
