@@ -29,7 +29,7 @@ fn from_apache_4_to_gantry_and_back_nothing_is_lost() -> anyhow::Result<()> {
 #[ignore = "end to end: run e2e/test"]
 fn from_apache_5_to_gantry_nothing_is_lost() -> anyhow::Result<()> {
     if scene::number("GANTRY_ROUNDS", 1)? > 1 {
-        migrate(Version::V5, 120, true)
+        migrate(Version::V5, 240, true)
     } else {
         migrate(Version::V5, 45, false)
     }
