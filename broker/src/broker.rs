@@ -84,7 +84,7 @@ impl Broker {
             pressure: config.pressure,
             divergent: config.divergent,
         };
-        let logged = appender.next_number(services::names::METADATA_TOPIC, 0);
+        let logged = appender.next_queue_offset(services::names::METADATA_TOPIC, 0);
         let (core, writer) = Core::start(store.clone(), appender, replica, config.master.clone(), limits, clock)?;
         let log = Arc::clone(&core) as Arc<dyn Log>;
         let services = Services::open(config.services.clone(), store.clone(), logged, log, Arc::clone(&core) as _)?;

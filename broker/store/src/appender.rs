@@ -87,11 +87,6 @@ impl Appender {
         }
     }
 
-    /// The number that the next message of a queue gets: all below it have been in the log, dispatched or not.
-    pub fn next_number(&self, topic: &str, queue_id: u32) -> QueueOffset {
-        QueueOffset(self.queue_offsets.next(topic, queue_id))
-    }
-
     /// Writes records as they lie in another replica's log. `from` must be where this log ends; `bytes` must be whole
     /// records, up to one segment's end at most (what [`Store::read_log`](crate::Store::read_log) gives). Answers the
     /// log's new end.
@@ -153,10 +148,13 @@ impl Appender {
         let physical = PhysicalOffset(self.end);
         let mut each = SmallVec::with_capacity(append.messages.len());
         let mut first_queue_offset = None;
+        let mut count = 0;
         for message in &append.messages {
             let batch = inner_batch(message);
+            let messages = batch.unwrap_or(1);
+            count += u32::from(messages);
             let queue_offset = QueueOffset(if record::has_queue_offset(message.sys_flag) {
-                self.queue_offsets.assign(&message.topic, message.queue_id, batch.unwrap_or(1))
+                self.queue_offsets.assign(&message.topic, message.queue_id, messages)
             } else {
                 0
             });
@@ -177,7 +175,7 @@ impl Appender {
             each,
             end: PhysicalOffset(self.end),
             store_timestamp_ms: now_ms,
-            count: append.messages.iter().map(|message| u32::from(inner_batch(message).unwrap_or(1))).sum(),
+            count,
         })
     }
 
@@ -296,10 +294,7 @@ fn checked_len(shared: &Shared, append: &Append) -> Result<u64, AppendError> {
     let mut size = 0;
     for message in &append.messages {
         check_message(shared, message)?;
-        size += record::encoded_len(message, shared.config.append_crc);
-        if message.sys_flag & record::INNER_BATCH != 0 {
-            size += BASE_PROPERTY_BYTES as u64;
-        }
+        size += record::encoded_len(message, shared.config.append_crc) + base_property_bytes(message);
     }
     at_most("batch", size, shared.config.segment_bytes - BLANK_BYTES)?;
     Ok(size)
@@ -308,10 +303,9 @@ fn checked_len(shared: &Shared, append: &Append) -> Result<u64, AppendError> {
 fn check_message(shared: &Shared, message: &NewMessage) -> Result<(), AppendError> {
     at_most("body", message.body.len() as u64, u64::from(shared.config.max_message_bytes))?;
     at_most("topic", message.topic.len() as u64, shared.config.max_topic_bytes as u64)?;
-    let batch = message.sys_flag & record::INNER_BATCH != 0;
-    let properties_bytes = message.properties.len() + if batch { BASE_PROPERTY_BYTES } else { 0 };
-    at_most("properties", properties_bytes as u64, properties::MAX_BYTES as u64)?;
-    let size = properties::get(&message.properties, record::INNER_NUM).filter(|_| batch);
+    let properties_bytes = message.properties.len() as u64 + base_property_bytes(message);
+    at_most("properties", properties_bytes, properties::MAX_BYTES as u64)?;
+    let size = told_batch_size(message);
     if size.is_some_and(|size| record::batch_size(size).is_none() || !record::has_queue_offset(message.sys_flag)) {
         return Err(AppendError::Invalid(
             "a batch's INNER_NUM must be 1 to 32767, and it can't be part of a transaction",
@@ -331,10 +325,21 @@ fn check_message(shared: &Shared, message: &NewMessage) -> Result<(), AppendErro
 
 /// The messages of its batch, if it is one that says so.
 fn inner_batch(message: &NewMessage) -> Option<u16> {
-    if message.sys_flag & record::INNER_BATCH == 0 {
-        return None;
-    }
-    properties::get(&message.properties, record::INNER_NUM).and_then(record::batch_size)
+    told_batch_size(message).and_then(record::batch_size)
+}
+
+/// What a batch says of how many messages it holds. Properties are looked through for batches only: few messages are one.
+fn told_batch_size(message: &NewMessage) -> Option<&str> {
+    is_batch(message).then(|| properties::get(&message.properties, record::INNER_NUM)).flatten()
+}
+
+fn is_batch(message: &NewMessage) -> bool {
+    message.sys_flag & record::INNER_BATCH != 0
+}
+
+/// Bytes that the writer adds to the properties, at most.
+fn base_property_bytes(message: &NewMessage) -> u64 {
+    if is_batch(message) { BASE_PROPERTY_BYTES as u64 } else { 0 }
 }
 
 /// The batch with the number of its first message in its properties, which only the writer knows.

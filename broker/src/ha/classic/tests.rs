@@ -80,7 +80,7 @@ impl Node {
             divergent: DivergentLimits::default(),
         };
         let master = Config::new(Mode::Sync, Durability::Written, 1);
-        let logged = appender.next_number(services::names::METADATA_TOPIC, 0);
+        let logged = appender.next_queue_offset(services::names::METADATA_TOPIC, 0);
         let (core, _writer) = Core::start(store.clone(), appender, replica, master, limits, Clock::start()).unwrap();
         let services_config = ServicesConfig { config_dir: dir.path().join("config"), ..ServicesConfig::default() };
         let log = Arc::clone(&core) as Arc<dyn Log>;

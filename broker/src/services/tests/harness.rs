@@ -129,7 +129,7 @@ impl Broker {
             ..Config::new(dir)
         };
         let (store, appender) = open(store_config, events.clone()).await;
-        let logged = appender.next_number(crate::services::names::METADATA_TOPIC, 0);
+        let logged = appender.next_queue_offset(crate::services::names::METADATA_TOPIC, 0);
         store.confirm(store.watermarks().written);
         let log = Arc::new(TestLog {
             store: store.clone(),
