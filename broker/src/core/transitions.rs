@@ -2,7 +2,6 @@
 //! be durable is so before the role is seen by anybody.
 
 use std::io::{self, ErrorKind};
-
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};

@@ -97,11 +97,11 @@ impl Services {
         let model = Model { header: &header, checked: &checked, born_host, store_host: self.config.store_host };
         let wait = if scan.no_wait { Wait::Written } else { Wait::Acked };
         if request.code == request::SEND_BATCH_MESSAGE || header.batch == Some(true) {
-            let inner = Self::batch_messages(&model, &scan, &body)?;
+            let inner = batch_messages(&model, &scan, body.clone())?;
             // RocketMQ's rule: clients before 5.0 give their batches no id, and don't take them apart.
             let (append, batch_id) = match scan.unique_id.filter(|_| checked.topic.has_batch_queues()) {
                 Some(id) => {
-                    let record = self.whole_batch(&model, (properties, &scan), inner.len(), body, &mut sends.arena)?;
+                    let record = self.whole_batch(&model, (properties, &scan), &inner, body, &mut sends.arena)?;
                     let id = shared(&record.properties, properties, id);
                     (Append::from(record), Some(id))
                 }
@@ -206,9 +206,7 @@ impl Services {
         let cluster = (key::CLUSTER, self.config.cluster_name.as_str());
         let message = match level {
             None => {
-                let extra = [cluster, ALONE];
-                let extra = if checked.topic.has_batch_queues() { &extra[..] } else { &extra[..1] };
-                let stored = props::store(properties, scan, extra, arena);
+                let stored = props::store(properties, scan, &self.said_of_one(&checked.topic), arena);
                 model.message(checked.topic.name.clone(), checked.queue, model.header.flag, body, stored)
             }
             Some(level) => {
@@ -223,51 +221,39 @@ impl Services {
         Ok(message)
     }
 
-    /// The messages of a batch, each of them one that may be stored.
-    fn batch_messages(model: &Model<'_>, scan: &Scan<'_>, body: &Bytes) -> Result<Vec<BatchMessage>, Refusal> {
-        let illegal = |text: String| Refusal::new(response::MESSAGE_ILLEGAL, text);
-        let topic = &model.checked.topic.name;
-        if topic.starts_with(names::RETRY_PREFIX) || topic.starts_with(names::DLQ_PREFIX) {
-            return Err(illegal(format!("batch request does not support retry group {topic}")));
-        }
-        if scan.delay.is_some() {
-            return Err(illegal("a batch can't be delayed".into()));
-        }
-        let inner = send_batch::decode(body.clone()).map_err(|bad| illegal(bad.to_string()))?;
-        for part in &inner {
-            let scan = Scan::of(part.properties());
-            refuse_unsupported(&scan, 0)?;
-            if scan.delay.is_some() {
-                return Err(illegal("a message of a batch can't be delayed".into()));
-            }
-        }
-        Ok(inner)
+    /// What this broker says of a message in a record of its own.
+    fn said_of_one(&self, topic: &Topic) -> SmallVec<[(&'static str, &str); 2]> {
+        let cluster = (key::CLUSTER, self.config.cluster_name.as_str());
+        if topic.has_batch_queues() { SmallVec::from_buf([cluster, ALONE]) } else { SmallVec::from_slice(&[cluster]) }
     }
 
     /// A record for each message of a batch.
     fn batch(&self, model: &Model<'_>, inner: Vec<BatchMessage>, arena: &mut BytesMut) -> Result<Append, Refusal> {
-        let extra = [(key::CLUSTER, self.config.cluster_name.as_str()), ALONE];
-        let extra = if model.checked.topic.has_batch_queues() { &extra[..] } else { &extra[..1] };
+        let extra = self.said_of_one(&model.checked.topic);
         let topic = &model.checked.topic.name;
         let mut messages = SmallVec::with_capacity(inner.len());
         for part in inner {
-            let stored = props::store(part.properties(), &Scan::of(part.properties()), extra, arena);
+            let text = part.properties();
+            let stored = props::store(text, &may_be_in_batch(text)?, &extra, arena);
             check_properties(&stored)?;
             messages.push(model.message(topic.clone(), model.checked.queue, part.flag, part.body, stored));
         }
         Ok(Append { messages })
     }
 
-    /// One record for a batch of `count` messages, whose consumers take it apart.
+    /// One record for the whole batch, whose consumers take it apart.
     fn whole_batch(
         &self,
         model: &Model<'_>,
         (properties, scan): (&str, &Scan<'_>),
-        count: usize,
+        inner: &[BatchMessage],
         body: Bytes,
         arena: &mut BytesMut,
     ) -> Result<NewMessage, Refusal> {
-        let count = count.to_string();
+        for part in inner {
+            may_be_in_batch(part.properties())?;
+        }
+        let count = inner.len().to_string();
         let extra = [(key::CLUSTER, self.config.cluster_name.as_str()), (key::INNER_NUM, &count)];
         let stored = props::store(properties, scan, &extra, arena);
         check_properties(&stored)?;
@@ -281,8 +267,34 @@ impl Services {
         let text = format!(
             "the message is illegal, maybe msg body or properties length not matched. msg body of {size}B, limit {limit}B"
         );
-        Refusal::new(response::MESSAGE_ILLEGAL, text)
+        illegal(text)
     }
+}
+
+/// The messages of a batch, which may be stored as one.
+fn batch_messages(model: &Model<'_>, scan: &Scan<'_>, body: Bytes) -> Result<Vec<BatchMessage>, Refusal> {
+    let topic = &model.checked.topic.name;
+    if topic.starts_with(names::RETRY_PREFIX) || topic.starts_with(names::DLQ_PREFIX) {
+        return Err(illegal(format!("batch request does not support retry group {topic}")));
+    }
+    if scan.delay.is_some() {
+        return Err(illegal("a batch can't be delayed"));
+    }
+    send_batch::decode(body).map_err(|bad| illegal(bad.to_string()))
+}
+
+/// What is to be known of the properties of a message in a batch; refuses what can't be in one.
+fn may_be_in_batch(properties: &str) -> Result<Scan<'_>, Refusal> {
+    let scan = Scan::of(properties);
+    refuse_unsupported(&scan, 0)?;
+    if scan.delay.is_some() {
+        return Err(illegal("a message of a batch can't be delayed"));
+    }
+    Ok(scan)
+}
+
+fn illegal(text: impl Into<String>) -> Refusal {
+    Refusal::new(response::MESSAGE_ILLEGAL, text.into())
 }
 
 /// What all messages of one request share.
@@ -349,7 +361,7 @@ fn refuse_unsupported(scan: &Scan<'_>, sys_flag: i32) -> Result<(), Refusal> {
     } else {
         return Ok(());
     };
-    Err(Refusal::new(response::MESSAGE_ILLEGAL, format!("this broker does not support {what} yet")))
+    Err(illegal(format!("this broker does not support {what} yet")))
 }
 
 /// The record's length field is a signed short.
