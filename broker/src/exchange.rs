@@ -9,7 +9,7 @@ use bytes::Bytes;
 use clap::Args;
 use gantry_remoting::body::{self, route::TopicRouteData};
 use gantry_remoting::code::{request, response};
-use gantry_remoting::headers::pull::{PullMessage, PullMessageResponse, sys_flag};
+use gantry_remoting::headers::pull::{PullMessage, PullMessageResponse};
 use gantry_remoting::headers::route::GetRouteInfo;
 use gantry_remoting::headers::send::{SendMessage, SendMessageResponse};
 use gantry_remoting::{Client, Command, Limits};
@@ -151,20 +151,13 @@ async fn exchange(args: &ExchangeArgs, master: &Master) -> Result<String> {
 /// The queue and the offset in it that were acknowledged.
 async fn send(broker: &Client, topic: &str, queue: i32, body: Bytes) -> Result<(i32, i64)> {
     let header = SendMessage {
-        producer_group: CLIENT_GROUP,
-        topic,
         default_topic: AUTO_CREATE_TOPIC,
         default_topic_queue_nums: MOST_QUEUES,
-        queue_id: queue,
-        sys_flag: 0,
         born_timestamp: now_ms(),
-        flag: 0,
-        properties: None,
         reconsume_times: Some(0),
         unit_mode: Some(false),
-        max_reconsume_times: None,
         batch: Some(false),
-        broker_name: None,
+        ..SendMessage::new(CLIENT_GROUP, topic, queue)
     };
     let command = Command::request(request::SEND_MESSAGE_V2).with_header(&header).with_body(body);
     let answer = broker.invoke(command, ANSWER_WITHIN).await?;
@@ -175,22 +168,7 @@ async fn send(broker: &Client, topic: &str, queue: i32, body: Bytes) -> Result<(
 
 /// The body of the message at a place.
 async fn receive(broker: &Client, topic: &str, queue: i32, offset: i64) -> Result<Bytes> {
-    let header = PullMessage {
-        consumer_group: CLIENT_GROUP,
-        topic,
-        queue_id: queue,
-        queue_offset: offset,
-        max_msg_nums: 1,
-        sys_flag: sys_flag::SUBSCRIPTION,
-        commit_offset: 0,
-        suspend_timeout_ms: 0,
-        subscription: Some("*"),
-        sub_version: 0,
-        expression_type: None,
-        max_msg_bytes: None,
-        request_source: None,
-        proxy_forward_client_id: None,
-    };
+    let header = PullMessage { max_msg_nums: 1, ..PullMessage::new(CLIENT_GROUP, topic, queue, offset) };
     let answer = broker.invoke(Command::request(request::PULL_MESSAGE).with_header(&header), ANSWER_WITHIN).await?;
     let what = || format!("queue {queue} offset {offset} of topic {topic}");
     ensure!(answer.code == response::SUCCESS, "{} can't be received: {}", what(), refusal(&answer));

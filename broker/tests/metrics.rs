@@ -71,22 +71,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 async fn send(client: &Client, topic: &str, queue_id: i32) -> Command {
-    let header = SendMessage {
-        producer_group: "p",
-        topic,
-        default_topic: "TBW102",
-        default_topic_queue_nums: 8,
-        queue_id,
-        sys_flag: 0,
-        born_timestamp: 0,
-        flag: 0,
-        properties: None,
-        reconsume_times: None,
-        unit_mode: None,
-        max_reconsume_times: None,
-        batch: None,
-        broker_name: None,
-    };
+    let header = SendMessage { default_topic_queue_nums: 8, ..SendMessage::new("p", topic, queue_id) };
     let command = Command::request(request::SEND_MESSAGE_V2).with_header(&header).with_body(b"hello".to_vec());
     client.invoke(command, PATIENCE).await.unwrap()
 }

@@ -38,22 +38,7 @@ async fn start(dir: &Path, name_server: &NameServer, more: &[(&str, &str)]) -> B
 }
 
 async fn send(broker: &Broker) -> Command {
-    let header = SendMessage {
-        producer_group: "p",
-        topic: "t",
-        default_topic: "TBW102",
-        default_topic_queue_nums: 1,
-        queue_id: 0,
-        sys_flag: 0,
-        born_timestamp: 0,
-        flag: 0,
-        properties: None,
-        reconsume_times: None,
-        unit_mode: None,
-        max_reconsume_times: None,
-        batch: None,
-        broker_name: None,
-    };
+    let header = SendMessage { default_topic_queue_nums: 1, ..SendMessage::new("p", "t", 0) };
     let client = Client::new(broker.local_addr().to_string(), Limits::default(), None);
     let command = Command::request(request::SEND_MESSAGE_V2).with_header(&header).with_body(b"hello".to_vec());
     client.invoke(command, PATIENCE).await.unwrap()

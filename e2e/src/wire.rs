@@ -7,7 +7,7 @@ use anyhow::{Context, bail, ensure};
 use bytes::{BufMut, Bytes, BytesMut};
 use gantry_remoting::code::{request, response};
 use gantry_remoting::headers::offset::{GetMaxOffset, GetMinOffset, OffsetResponse};
-use gantry_remoting::headers::pull::{PullMessage, PullMessageResponse, sys_flag};
+use gantry_remoting::headers::pull::{PullMessage, PullMessageResponse};
 use gantry_remoting::headers::send::{SendMessage, SendMessageResponse};
 use gantry_remoting::{Client, Command, Limits};
 use gantry_store::{properties, record};
@@ -110,20 +110,12 @@ impl Wire {
 
     async fn send_as(&self, code: i32, topic: &str, queue: i32, properties: &str, body: Bytes) -> anyhow::Result<Sent> {
         let header = SendMessage {
-            producer_group: GROUP,
-            topic,
-            default_topic: "TBW102",
-            default_topic_queue_nums: 4,
-            queue_id: queue,
-            sys_flag: 0,
             born_timestamp: crate::wait::now_us() / 1000,
-            flag: 0,
             properties: Some(properties),
             reconsume_times: Some(0),
             unit_mode: Some(false),
-            max_reconsume_times: None,
             batch: Some(code == request::SEND_BATCH_MESSAGE),
-            broker_name: None,
+            ..SendMessage::new(GROUP, topic, queue)
         };
         let answer = self.invoke_once(Command::request(code).with_header(&header).with_body(body)).await?;
         if answer.code != response::SUCCESS {
@@ -149,22 +141,7 @@ impl Wire {
 
     /// One pull: messages, and where the next one begins.
     async fn pull(&self, topic: &str, queue: i32, from: i64) -> anyhow::Result<(Vec<Kept>, i64)> {
-        let header = PullMessage {
-            consumer_group: GROUP,
-            topic,
-            queue_id: queue,
-            queue_offset: from,
-            max_msg_nums: PULL_MESSAGES,
-            sys_flag: sys_flag::SUBSCRIPTION,
-            commit_offset: 0,
-            suspend_timeout_ms: 0,
-            subscription: Some("*"),
-            sub_version: 0,
-            expression_type: None,
-            max_msg_bytes: None,
-            request_source: None,
-            proxy_forward_client_id: None,
-        };
+        let header = PullMessage { max_msg_nums: PULL_MESSAGES, ..PullMessage::new(GROUP, topic, queue, from) };
         let answer = self.invoke(Command::request(request::PULL_MESSAGE).with_header(&header)).await?;
         let found: PullMessageResponse = match answer.header() {
             Ok(found) => found,

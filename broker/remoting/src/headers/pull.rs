@@ -49,3 +49,25 @@ headers! {
         "forbiddenType" => forbidden_type: Option<i32>,
     }
 }
+
+impl<'a> PullMessage<'a> {
+    /// A pull of at most 32 messages of any tag, which brings its subscription, waits for nothing and commits nothing.
+    pub fn new(consumer_group: &'a str, topic: &'a str, queue_id: i32, queue_offset: i64) -> Self {
+        Self {
+            consumer_group,
+            topic,
+            queue_id,
+            queue_offset,
+            max_msg_nums: 32,
+            sys_flag: sys_flag::SUBSCRIPTION,
+            commit_offset: 0,
+            suspend_timeout_ms: 0,
+            subscription: Some("*"),
+            sub_version: 0,
+            expression_type: None,
+            max_msg_bytes: None,
+            request_source: None,
+            proxy_forward_client_id: None,
+        }
+    }
+}

@@ -52,6 +52,27 @@ macro_rules! send_fields {
 }
 
 impl<'a> SendMessage<'a> {
+    /// A plain message, for a topic that is created with four queues if it is missing. Whatever else there is to say of it, its time
+    /// of birth for one, is the caller's.
+    pub fn new(producer_group: &'a str, topic: &'a str, queue_id: i32) -> Self {
+        Self {
+            producer_group,
+            topic,
+            default_topic: "TBW102",
+            default_topic_queue_nums: 4,
+            queue_id,
+            sys_flag: 0,
+            born_timestamp: 0,
+            flag: 0,
+            properties: None,
+            reconsume_times: None,
+            unit_mode: None,
+            max_reconsume_times: None,
+            batch: None,
+            broker_name: None,
+        }
+    }
+
     /// Reads the header of a request with this code.
     pub fn decode(code: i32, ext: &'a ExtFields) -> Result<Self, HeaderError> {
         macro_rules! read {

@@ -53,11 +53,12 @@ async fn a_batch_with_an_id_is_one_record_and_a_pull_anywhere_in_it_gives_all_of
     broker.dispatched().await;
 
     for (from, first) in [(0, 0), (1, 1), (2, 1), (3, 1), (4, 4)] {
-        let (answer, records) = client.pull(PullMessage { max_msg_nums: 1, ..pull_header("g", "b", 0, from) }).await;
+        let (answer, records) =
+            client.pull(PullMessage { max_msg_nums: 1, ..PullMessage::new("g", "b", 0, from) }).await;
         let next = first + if first == 1 { 3 } else { 1 };
         assert_eq!((records[0].offset, pull_answer(&answer).next_begin_offset), (first, next as i64), "from {from}");
     }
-    let (_, records) = client.pull(pull_header("g", "b", 0, 0)).await;
+    let (_, records) = client.pull(PullMessage::new("g", "b", 0, 0)).await;
     assert_eq!(records.iter().map(|record| record.offset).collect::<Vec<_>>(), [0, 1, 4, 5, 6]);
     let said = |record: &Received| ["INNER_NUM", "INNER_BASE"].map(|name| record.property(name).map(str::to_owned));
     assert_eq!(said(&records[0]), [Some("1".into()), Some("0".into())]);
@@ -66,7 +67,7 @@ async fn a_batch_with_an_id_is_one_record_and_a_pull_anywhere_in_it_gives_all_of
     let named = ["INNER_NUM", "INNER_BASE", "UNIQ_KEY", "WAIT"].map(|name| records[1].property(name));
     assert_eq!(named, [Some("3"), Some("1"), Some("ID"), None]);
     // Its tags are in the batch: every subscription gets it. What is alone is judged by its own.
-    let (_, records) = client.pull(PullMessage { subscription: Some("x"), ..pull_header("g", "b", 0, 0) }).await;
+    let (_, records) = client.pull(PullMessage { subscription: Some("x"), ..PullMessage::new("g", "b", 0, 0) }).await;
     assert_eq!(records.iter().map(|record| record.offset).collect::<Vec<_>>(), [1, 4]);
     let max = GetMaxOffset { topic: "b", queue_id: 0, committed: None };
     let max: OffsetResponse = client.request(request::GET_MAX_OFFSET, &max).await.header().unwrap();
@@ -84,7 +85,7 @@ async fn a_message_of_a_batch_is_not_sent_back_as_the_whole_of_it() {
     client.send("b", 0, "", "alone").await;
     send_batch_as(&client, "UNIQ_KEY\u{1}ID\u{2}").await;
     broker.dispatched().await;
-    let (_, records) = client.pull(pull_header("g", "b", 0, 0)).await;
+    let (_, records) = client.pull(PullMessage::new("g", "b", 0, 0)).await;
     for (record, code) in records.iter().zip([response::SUCCESS, response::MESSAGE_ILLEGAL]) {
         let header = ConsumerSendMsgBack {
             offset: record.physical as i64,

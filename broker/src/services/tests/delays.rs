@@ -44,9 +44,9 @@ async fn what_was_delivered_before_a_restart_is_not_delivered_again_and_the_rest
     let broker = Broker::start_with(dir.path(), quick()).await;
     until("the second is delivered", || broker.queue_max("t", 0) == 2).await;
     let client = broker.client().await;
-    let (_, records) = client.pull(pull_header("g", "t", 0, 0)).await;
+    let (_, records) = client.pull(PullMessage::new("g", "t", 0, 0)).await;
     assert_eq!(bodies(&records), ["one", "two"]);
-    let schedule = client.request(request::PULL_MESSAGE, &pull_header("g", "SCHEDULE_TOPIC_XXXX", 2, 0)).await;
+    let schedule = client.request(request::PULL_MESSAGE, &PullMessage::new("g", "SCHEDULE_TOPIC_XXXX", 2, 0)).await;
     assert_eq!(super::harness::records(&schedule.body.to_bytes()).len(), 1, "the third still waits");
     broker.stop().await;
 }
@@ -66,8 +66,8 @@ async fn a_long_backlog_of_one_level_keeps_no_other_waiting() {
     tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
     *broker.log.failure.lock() = None;
     until("all are delivered", || broker.queue_max("t", 0) >= 300 && broker.queue_max("t", 1) == 1).await;
-    let (_, other) = client.pull(pull_header("g", "t", 1, 0)).await;
-    let (_, last) = client.pull(pull_header("g", "t", 0, 299)).await;
+    let (_, other) = client.pull(PullMessage::new("g", "t", 1, 0)).await;
+    let (_, last) = client.pull(PullMessage::new("g", "t", 0, 299)).await;
     assert!(other[0].physical < last[0].physical, "it waited for the whole backlog");
     broker.stop().await;
 }

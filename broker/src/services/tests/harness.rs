@@ -335,48 +335,13 @@ impl Client {
 
 /// A send with everything as usual.
 pub(super) fn send_header(topic: &str, queue: i32) -> SendMessage<'_> {
-    SendMessage {
-        producer_group: "pg",
-        topic,
-        default_topic: "TBW102",
-        default_topic_queue_nums: 4,
-        queue_id: queue,
-        sys_flag: 0,
-        born_timestamp: 1_700_000_000_000,
-        flag: 0,
-        properties: None,
-        reconsume_times: None,
-        unit_mode: None,
-        max_reconsume_times: None,
-        batch: None,
-        broker_name: None,
-    }
+    SendMessage { born_timestamp: 1_700_000_000_000, ..SendMessage::new("pg", topic, queue) }
 }
 
-/// A pull that brings its subscription and waits for nothing.
-pub(super) fn pull_header<'a>(group: &'a str, topic: &'a str, queue: i32, from: i64) -> PullMessage<'a> {
-    PullMessage {
-        consumer_group: group,
-        topic,
-        queue_id: queue,
-        queue_offset: from,
-        max_msg_nums: 32,
-        sys_flag: sys_flag::SUBSCRIPTION,
-        commit_offset: 0,
-        suspend_timeout_ms: 0,
-        subscription: Some("*"),
-        sub_version: 0,
-        expression_type: None,
-        max_msg_bytes: None,
-        request_source: None,
-        proxy_forward_client_id: None,
-    }
-}
-
-/// The same, but it waits.
+/// A pull that waits.
 pub(super) fn waiting_pull<'a>(group: &'a str, topic: &'a str, queue: i32, from: i64) -> PullMessage<'a> {
     let sys_flag = sys_flag::SUBSCRIPTION | sys_flag::SUSPEND;
-    PullMessage { sys_flag, suspend_timeout_ms: 15_000, ..pull_header(group, topic, queue, from) }
+    PullMessage { sys_flag, suspend_timeout_ms: 15_000, ..PullMessage::new(group, topic, queue, from) }
 }
 
 pub(super) fn pull_answer(answer: &Command) -> PullMessageResponse {

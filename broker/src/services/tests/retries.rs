@@ -6,6 +6,7 @@ use gantry_remoting::Command;
 use gantry_remoting::body::lock::{LockBatch, LockBatchResponse, MessageQueue};
 use gantry_remoting::body::{parse, to_json};
 use gantry_remoting::code::{request, response};
+use gantry_remoting::headers::pull::PullMessage;
 use gantry_remoting::headers::send::{ConsumerSendMsgBack, SendMessage};
 
 fn back(offset: u64, delay_level: i32) -> ConsumerSendMsgBack<'static> {
@@ -29,7 +30,7 @@ async fn a_message_sent_back_comes_again_and_ends_as_a_dead_letter() {
     client.send("t", 0, "KEYS\u{1}k\u{2}", "difficult").await;
     client.subscribe("c", "g", "t", "*", 1).await;
     broker.dispatched().await;
-    let (_, first) = client.pull(pull_header("g", "t", 0, 0)).await;
+    let (_, first) = client.pull(PullMessage::new("g", "t", 0, 0)).await;
 
     let answer = client.request(request::CONSUMER_SEND_MSG_BACK, &back(first[0].physical, 0)).await;
     assert_eq!(answer.code, 0, "{:?}", answer.remark);
@@ -56,7 +57,7 @@ async fn a_negative_level_gives_the_message_up_at_once() {
     client.send("t", 0, "", "hopeless").await;
     client.subscribe("c", "g", "t", "*", 1).await;
     broker.dispatched().await;
-    let (_, first) = client.pull(pull_header("g", "t", 0, 0)).await;
+    let (_, first) = client.pull(PullMessage::new("g", "t", 0, 0)).await;
     assert_eq!(client.request(request::CONSUMER_SEND_MSG_BACK, &back(first[0].physical, -1)).await.code, 0);
     let (_, dead) = client.pull(waiting_pull("g", "%DLQ%g", 0, 0)).await;
     assert_eq!(bodies(&dead), ["hopeless"]);
@@ -97,8 +98,8 @@ async fn a_consumers_own_send_to_its_retry_topic_is_counted_too() {
         assert_eq!(client.ask(command.with_body(times.to_string().into_bytes())).await.code, 0);
     }
     broker.dispatched().await;
-    assert_eq!(bodies(&client.pull(pull_header("g", "%RETRY%g", 0, 0)).await.1), ["2"]);
-    assert_eq!(bodies(&client.pull(pull_header("g", "%DLQ%g", 0, 0)).await.1), ["3"]);
+    assert_eq!(bodies(&client.pull(PullMessage::new("g", "%RETRY%g", 0, 0)).await.1), ["2"]);
+    assert_eq!(bodies(&client.pull(PullMessage::new("g", "%DLQ%g", 0, 0)).await.1), ["3"]);
     broker.stop().await;
 }
 

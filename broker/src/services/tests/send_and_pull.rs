@@ -25,7 +25,7 @@ async fn a_message_sent_is_pulled_whole_and_its_offset_committed() {
     assert_eq!(sent.msg_id.len(), 32);
 
     broker.dispatched().await;
-    let (answer, records) = client.pull(pull_header("g", "orders", 1, 0)).await;
+    let (answer, records) = client.pull(PullMessage::new("g", "orders", 1, 0)).await;
     assert_eq!(answer.code, response::SUCCESS);
     assert_eq!(bodies(&records), ["hello"]);
     assert_eq!((records[0].property("KEYS"), records[0].property("WAIT")), (Some("k"), None));
@@ -53,7 +53,7 @@ async fn what_reaches_a_new_master_too_early_waits_and_nobody_is_sent_away() {
     broker.role.opening.store(true, Ordering::SeqCst);
     let asking = async {
         let max = GetMaxOffset { topic: "t", queue_id: 0, committed: None };
-        tokio::join!(client.request(request::GET_MAX_OFFSET, &max), client.pull(pull_header("g", "t", 0, 0)))
+        tokio::join!(client.request(request::GET_MAX_OFFSET, &max), client.pull(PullMessage::new("g", "t", 0, 0)))
     };
     let opening = async {
         until("both are kept", || broker.services.kept() == 2).await;
@@ -122,9 +122,11 @@ async fn a_batch_lies_in_one_piece_and_each_of_its_messages_has_an_id() {
     let sent: SendMessageResponse<'_> = answer.header().unwrap();
     assert_eq!((sent.msg_id.split(',').count(), sent.queue_offset), (3, 0));
     broker.dispatched().await;
-    let (_, records) = client.pull(PullMessage { subscription: Some("x || y"), ..pull_header("g", "t", 0, 0) }).await;
+    let (_, records) =
+        client.pull(PullMessage { subscription: Some("x || y"), ..PullMessage::new("g", "t", 0, 0) }).await;
     assert_eq!(bodies(&records), ["a", "c"]);
-    let (answer, _) = client.pull(PullMessage { subscription: Some("nobody"), ..pull_header("g", "t", 0, 0) }).await;
+    let (answer, _) =
+        client.pull(PullMessage { subscription: Some("nobody"), ..PullMessage::new("g", "t", 0, 0) }).await;
     assert_eq!((answer.code, pull_answer(&answer).next_begin_offset), (response::PULL_RETRY_IMMEDIATELY, 3));
     broker.stop().await;
 }
@@ -143,7 +145,7 @@ async fn one_way_sends_and_pipelined_sends_arrive_in_order() {
     until("all are there", || broker.queue_max("t", 0) == 200).await;
     let mut seen = Vec::new();
     while seen.len() < 200 {
-        let (_, records) = client.pull(pull_header("g", "t", 0, seen.len() as i64)).await;
+        let (_, records) = client.pull(PullMessage::new("g", "t", 0, seen.len() as i64)).await;
         seen.extend(bodies(&records).iter().map(|body| body.parse::<usize>().unwrap()));
     }
     assert_eq!(seen, (0..200).collect::<Vec<_>>());
@@ -172,10 +174,10 @@ async fn what_cannot_be_done_as_asked_is_refused_and_never_stored() {
     let long = format!("K\u{1}{}\u{2}", "x".repeat(32_768));
     assert_eq!(client.send_raw("t", 0, &long, "no").await.code, response::MESSAGE_ILLEGAL);
     assert_eq!(client.send_batch("t", &[(0, b"a", "DELAY\u{1}3\u{2}")]).await.code, response::MESSAGE_ILLEGAL);
-    let sql = PullMessage { expression_type: Some("SQL92"), ..pull_header("g", "t", 0, 0) };
+    let sql = PullMessage { expression_type: Some("SQL92"), ..PullMessage::new("g", "t", 0, 0) };
     assert!(client.pull(sql).await.0.remark.unwrap().contains("SQL92"));
-    assert_eq!(client.pull(pull_header("g", "nowhere", 0, 0)).await.0.code, response::TOPIC_NOT_EXIST);
-    assert_eq!(client.pull(pull_header("g", "GANTRY_SYS_METADATA", 0, 0)).await.0.code, response::NO_PERMISSION);
+    assert_eq!(client.pull(PullMessage::new("g", "nowhere", 0, 0)).await.0.code, response::TOPIC_NOT_EXIST);
+    assert_eq!(client.pull(PullMessage::new("g", "GANTRY_SYS_METADATA", 0, 0)).await.0.code, response::NO_PERMISSION);
     let unknown = client.ask(Command::request(370)).await;
     assert_eq!(unknown.code, response::REQUEST_CODE_NOT_SUPPORTED);
     assert!(unknown.remark.unwrap().contains("370"));
@@ -191,9 +193,9 @@ async fn offsets_outside_the_queue_get_rocketmqs_answers() {
     let client = broker.client().await;
     client.send("t", 0, "", "only").await;
     broker.dispatched().await;
-    let (moved, _) = client.pull(pull_header("g", "t", 0, 7)).await;
+    let (moved, _) = client.pull(PullMessage::new("g", "t", 0, 7)).await;
     assert_eq!((moved.code, pull_answer(&moved).next_begin_offset), (response::PULL_OFFSET_MOVED, 1));
-    assert_eq!(client.pull(pull_header("g", "t", 3, 0)).await.0.code, response::PULL_NOT_FOUND);
+    assert_eq!(client.pull(PullMessage::new("g", "t", 3, 0)).await.0.code, response::PULL_NOT_FOUND);
     let header = GetMaxOffset { topic: "t", queue_id: 0, committed: None };
     let max = client.request(request::GET_MAX_OFFSET, &header).await;
     assert_eq!(max.header::<OffsetResponse>().unwrap().offset, 1);
@@ -235,7 +237,7 @@ async fn a_pull_without_subscription_goes_by_the_heartbeat() {
     client.send("t", 0, "TAGS\u{1}a\u{2}", "a").await;
     client.send("t", 0, "TAGS\u{1}b\u{2}", "b").await;
     broker.dispatched().await;
-    let bare = || PullMessage { sys_flag: 0, subscription: None, sub_version: 5, ..pull_header("g", "t", 0, 0) };
+    let bare = || PullMessage { sys_flag: 0, subscription: None, sub_version: 5, ..PullMessage::new("g", "t", 0, 0) };
     assert_eq!(client.pull(bare()).await.0.code, response::SUBSCRIPTION_NOT_EXIST);
     client.subscribe("c", "g", "t", "b", 4).await;
     assert_eq!(client.pull(bare()).await.0.code, response::SUBSCRIPTION_NOT_LATEST);
@@ -262,7 +264,7 @@ async fn a_replica_that_is_not_the_master_refuses_with_a_code_to_retry_on() {
     broker.role.serving.store(false, Ordering::SeqCst);
     broker.services.became_slave();
     assert_eq!(waiting.await.unwrap().code, response::SERVICE_NOT_AVAILABLE);
-    assert_eq!(client.pull(pull_header("g", "t", 0, 0)).await.0.code, response::SERVICE_NOT_AVAILABLE);
+    assert_eq!(client.pull(PullMessage::new("g", "t", 0, 0)).await.0.code, response::SERVICE_NOT_AVAILABLE);
     assert_eq!(client.send_raw("new-topic", 0, "", "x").await.code, response::SERVICE_NOT_AVAILABLE);
     broker.stop().await;
 }
