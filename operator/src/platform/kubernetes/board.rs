@@ -40,21 +40,11 @@ impl Drop for Entry {
 }
 
 /// All groups.
-#[derive(Debug)]
 pub(super) struct Board {
-    client: Client0,
+    client: Client,
     leadership: Leadership,
     groups: Mutex<BTreeMap<String, Entry>>,
     notices: mpsc::UnboundedSender<(String, Notice)>,
-}
-
-/// The client, which has no debugging form.
-struct Client0(Client);
-
-impl std::fmt::Debug for Client0 {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Client")
-    }
 }
 
 impl Board {
@@ -63,13 +53,13 @@ impl Board {
         leadership: Leadership,
         notices: mpsc::UnboundedSender<(String, Notice)>,
     ) -> Self {
-        Self { client: Client0(client), leadership, groups: Mutex::default(), notices }
+        Self { client, leadership, groups: Mutex::default(), notices }
     }
 
     /// Follows a group from now on.
     pub(super) fn add(&self, id: &str, place: Place) {
         let (master, mut masters) = watch::channel(None);
-        let (client, leadership) = (self.client.0.clone(), self.leadership.clone());
+        let (client, leadership) = (self.client.clone(), self.leadership.clone());
         let writer = tokio::spawn(async move {
             while masters.changed().await.is_ok() {
                 loop {

@@ -277,7 +277,7 @@ async fn keep_elector_address(client: &Client, leadership: &Leadership, options:
     let place = (options.namespace.as_str(), options.elector_service.as_str());
     loop {
         let pause = match lead_to_elector(client, leadership, place, (options.pod_ip, port)).await {
-            Ok(_) => Duration::from_secs(10),
+            Ok(()) => Duration::from_secs(10),
             Err(error) => {
                 warn!(service = options.elector_service, %error, "brokers can't be told where the elector is");
                 Duration::from_millis(500)

@@ -3,7 +3,7 @@
 //! Written by compare-and-set on their version, and a master's only over one of the same or an elder epoch: a write that was long on its way
 //! can't lead clients back to an old master.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::PostParams;
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::api::{CallError, call};
 use super::lease::Leadership;
+use super::reconcile::MANAGER;
 use crate::plan::kubernetes::{MasterAt, epoch_of, master_slice, slice_name};
 
 /// Writes of others that are put up with.
@@ -49,7 +50,7 @@ pub(super) async fn lead_to_elector(
     leadership: &Leadership,
     (namespace, service): (&str, &str),
     (ip, port): (IpAddr, u16),
-) -> Result<SocketAddr, CallError> {
+) -> Result<(), CallError> {
     let api: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
     let name = format!("{service}-gantry");
     let address = ip.to_string();
@@ -69,8 +70,7 @@ pub(super) async fn lead_to_elector(
             "endpoints": [{"addresses": [address], "conditions": {"ready": true, "serving": true, "terminating": false}}],
         })
     };
-    put(&api, leadership, &name, stands, body).await?;
-    Ok(SocketAddr::new(ip, port))
+    put(&api, leadership, &name, stands, body).await
 }
 
 async fn put(
@@ -89,7 +89,7 @@ async fn put(
         let version = old.as_ref().and_then(|old| old.metadata.resource_version.as_deref());
         let slice: EndpointSlice = serde_json::from_value(body(version)).map_err(kube::Error::SerdeError)?;
         leadership.check()?;
-        let params = PostParams { field_manager: Some("gantry-operator".to_owned()), ..PostParams::default() };
+        let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
         let written = match version {
             Some(_) => call(api.replace(name, &params, &slice)).await,
             None => call(api.create(&params, &slice)).await,
