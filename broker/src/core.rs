@@ -132,6 +132,8 @@ struct State {
     last_cut: Option<CutTail>,
     /// The master was last seen to be so.
     degraded: bool,
+    /// Epoch and revision of the newest record that the elector has told of.
+    record_heard: (Epoch, u64),
 }
 
 impl Core {
@@ -164,6 +166,7 @@ impl Core {
                 heartbeat_at: 0,
                 last_cut: None,
                 degraded: false,
+                record_heard: (Epoch(0), 0),
             }),
             degradations: AtomicU64::new(0),
             orders: AtomicU64::new(0),
@@ -211,9 +214,12 @@ impl Core {
             Role::Master(role) => (role.is_drained(self.last_order()), role.master.degraded()),
             _ => (false, false),
         };
+        let promised = state.replica.promised();
+        let (epoch_heard, revision_heard) = state.record_heard;
         Report {
             role,
-            promised: state.replica.promised(),
+            promised,
+            revision: if epoch_heard == promised { revision_heard } else { 0 },
             last_epoch: epochs.last().map_or(Epoch(0), |last| last.epoch),
             min_offset: self.store.min_offset().0,
             max_offset: marks.written.0,
@@ -238,6 +244,10 @@ impl Core {
 
     /// The elector was heard, with this record, in answer to what it was asked then.
     pub fn recorded(&self, record: &GroupRecord, asked: Millis) {
+        {
+            let mut state = self.state.lock();
+            state.record_heard = state.record_heard.max((record.epoch, record.revision));
+        }
         self.settle(|master, now| master.recorded(record, asked, now));
     }
 

@@ -4,8 +4,8 @@
 //! - *Election*: only a member of the record's in-sync set becomes master; an unclean election is never automatic. When all members
 //!   of the set are there and each was torn by a power cut, a replica outside it is taken if its log goes farther than theirs.
 //! - *Epoch*: each new master's epoch is max(record, every reachable replica's promise) + 1. A record below what a replica has
-//!   promised was restored from the past, and its set proves nothing: when every replica of the group has answered, the one that
-//!   serves by the newest promise, or else has the newest log, becomes master.
+//!   promised, or below a revision that this elector or a replica knows of, was restored from the past, and its set proves nothing: when
+//!   every replica of the group has answered, the one that serves by the newest promise, or else has the newest log, becomes master.
 //!
 //! *Unknown is not down.* A master whose session is silent is replaced only when no in-sync slave hears it either; if slaves hear
 //! it, it is the elector that is cut off. A process that is known dead needs no such evidence.
@@ -323,6 +323,8 @@ pub struct Elector {
     config: Config,
     /// The record as last read or written by this elector; none while it is unknown.
     recorded: Option<Recorded>,
+    /// Epoch and revision of the newest record that this elector has read or written: an older one is from the past.
+    newest: (Epoch, u64),
     reading: bool,
     /// When the record was read last.
     read_at: Millis,
@@ -350,6 +352,7 @@ impl Elector {
         Self {
             config,
             recorded: None,
+            newest: (Epoch(0), 0),
             reading: false,
             read_at: now,
             read_is_old: false,
@@ -423,6 +426,13 @@ impl Elector {
         if std::mem::take(&mut self.read_is_old) && self.recorded.is_some() {
             return;
         }
+        self.know(recorded);
+    }
+
+    fn know(&mut self, recorded: Recorded) {
+        if let Some(record) = &recorded.record {
+            self.newest = self.newest.max((record.epoch, record.revision));
+        }
         self.recorded = Some(recorded);
     }
 
@@ -437,7 +447,7 @@ impl Elector {
             }
             return;
         };
-        self.recorded = Some(Recorded { record: Some(record.clone()), version });
+        self.know(Recorded { record: Some(record.clone()), version });
         match purpose {
             Purpose::Alter { ticket } => {
                 self.wishes.pop_front();
@@ -535,11 +545,10 @@ impl Elector {
         self.direct(now);
     }
 
-    /// The record is looked at every so often. A promise above its epoch is a reason to look at once, and to decide nothing before:
+    /// The record is looked at every so often. Who knows of a newer one is a reason to look at once, and to decide nothing before:
     /// another elector has written since this one read, or the record was restored from the past.
     fn reads_again(&mut self, now: Millis) -> bool {
-        let epoch = self.record().map_or(Epoch(0), |record| record.epoch);
-        let behind = self.newer_promise(epoch).is_some();
+        let behind = self.is_past(self.record());
         let due = if behind { self.config.repeat_ms } else { self.config.reread_ms };
         if !self.reading && now.saturating_sub(self.read_at) >= due {
             self.reading = true;
@@ -553,7 +562,7 @@ impl Elector {
         let Some(recorded) = &self.recorded else { return };
         if let (Purpose::Elect { .. }, Some(old)) = (&purpose, &recorded.record) {
             assert!(
-                old.in_sync.contains(&record.master) || self.newer_promise(old.epoch).is_some() || self.is_torn(old),
+                old.in_sync.contains(&record.master) || self.is_past(Some(old)) || self.is_torn(old),
                 "invariant Election: {} is not in {:?}",
                 record.master,
                 old.in_sync
@@ -599,7 +608,7 @@ impl Elector {
     /// Tells every replica what it should be, as long as it isn't.
     fn direct(&mut self, now: Millis) {
         let Some(record) = self.record().cloned() else { return };
-        if self.newer_promise(record.epoch).is_some() {
+        if self.is_past(Some(&record)) {
             // Nobody takes up again what is past.
             return;
         }

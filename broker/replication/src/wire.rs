@@ -69,6 +69,9 @@ pub struct Report {
     pub role: Role,
     /// The highest epoch it accepted.
     pub promised: Epoch,
+    /// The newest revision of that epoch's record that its process has heard of; 0: none.
+    #[serde(default)]
+    pub revision: u64,
     /// The epoch of its log's last bytes: its rank in an election, before the offset.
     pub last_epoch: Epoch,
     /// Oldest byte retained.

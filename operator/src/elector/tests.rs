@@ -109,6 +109,7 @@ pub(crate) fn hello(ordinal: u64) -> Hello {
         report: Report {
             role: Role::Fenced,
             promised: Epoch(0),
+            revision: 0,
             last_epoch: Epoch(0),
             min_offset: 0,
             max_offset: 0,

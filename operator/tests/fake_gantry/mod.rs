@@ -86,6 +86,7 @@ fn hello(conf: &BTreeMap<&str, &str>, address: String) -> Hello {
         report: Report {
             role: Role::Fenced,
             promised: Epoch(promised),
+            revision: 0,
             last_epoch: Epoch(promised),
             min_offset: 0,
             max_offset: 0,

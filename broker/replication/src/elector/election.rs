@@ -24,7 +24,7 @@ enum Kind {
     DataPlaneDead,
     /// Nothing is heard of it.
     Silent,
-    /// The record itself is what is wrong: a replica has promised a newer epoch.
+    /// The record itself is what is wrong: somebody knows of a newer one.
     PastRecord,
 }
 
@@ -63,12 +63,34 @@ impl Elector {
 
     /// The epoch for the next master of a group whose record is this (invariant *Epoch*).
     pub(super) fn next_epoch(&self, record: &GroupRecord) -> Epoch {
-        self.reachable().map(|seat| seat.report.promised).fold(record.epoch, Epoch::max).next()
+        let known = record.epoch.max(self.newest.0);
+        self.reachable().map(|seat| seat.report.promised).fold(known, Epoch::max).next()
     }
 
-    /// A replica that has promised an epoch after this one.
-    pub(super) fn newer_promise(&self, epoch: Epoch) -> Option<&Seat> {
-        self.reachable().find(|seat| seat.report.promised > epoch)
+    /// Whether somebody knows of a newer record than this, or of one where there is none. Of the same epoch it is the revision that tells:
+    /// an older one may name members that have been let go since, and lack what was acknowledged without them.
+    pub(super) fn is_past(&self, record: Option<&GroupRecord>) -> bool {
+        let stands = record.map_or((Epoch(0), 0), |record| (record.epoch, record.revision));
+        self.newest > stands || self.witness(stands).is_some()
+    }
+
+    fn witness(&self, stands: (Epoch, u64)) -> Option<&Seat> {
+        self.reachable().find(|seat| (seat.report.promised, seat.report.revision) > stands)
+    }
+
+    fn proof_of_past(&self, record: &GroupRecord) -> String {
+        let stands = (record.epoch, record.revision);
+        let stood = match self.witness(stands) {
+            Some(Seat { hello, report, .. }) if report.promised > record.epoch => {
+                format!("{} has promised epoch {}", hello.member, report.promised)
+            }
+            Some(Seat { hello, report, .. }) => format!("{} knows revision {}", hello.member, report.revision),
+            None => format!("epoch {}, revision {} stood there before", self.newest.0, self.newest.1),
+        };
+        format!(
+            "the record is of epoch {}, revision {}, but {stood}: the record is from the past",
+            record.epoch, record.revision
+        )
     }
 
     /// All members of the set are there, and none is known to hold everything that it acknowledged.
@@ -95,11 +117,7 @@ impl Elector {
     /// acknowledged, so all must be there; and a master that serves goes on, since it may be acknowledging at this moment.
     /// The others join its set as they acknowledge.
     fn recover(&mut self, record: &GroupRecord, trouble: Trouble, now: Millis) {
-        let Some(witness) = self.newer_promise(record.epoch) else { return };
-        let found = format!(
-            "the record is of epoch {}, but {} has promised epoch {}: the record is from the past",
-            record.epoch, witness.hello.member, witness.report.promised
-        );
+        let found = self.proof_of_past(record);
         let absent = self.absent();
         if !absent.is_empty() {
             return self.tell(Notice::Stuck(format!("{found}, and {} did not answer yet", absent.join(", "))));
@@ -174,7 +192,7 @@ impl Elector {
         let silent_since = |since: Millis| {
             (now.saturating_sub(since) > self.config.silence_ms).then_some(Trouble { since, kind: Kind::Silent })
         };
-        if self.newer_promise(record.epoch).is_some() {
+        if self.is_past(Some(record)) {
             return Some(Trouble { since: now, kind: Kind::PastRecord });
         }
         let Some(seat) = self.seats.get(&record.master.name) else { return silent_since(self.started) };

@@ -30,6 +30,7 @@ fn hello(n: u64) -> Hello {
     let report = Report {
         role: Role::Fenced,
         promised: Epoch(0),
+        revision: 0,
         last_epoch: Epoch(0),
         min_offset: 0,
         max_offset: 0,
@@ -438,6 +439,64 @@ fn a_record_restored_from_the_past_elects_nobody_until_all_have_answered() {
     rig.join("r0");
     rig.pass(1_000);
     assert_eq!(rig.record().epoch, Epoch(9));
+}
+
+/// A record of the same epoch that names r2, which was let go since and lacks what was acknowledged without it.
+fn restored_within_its_epoch() -> (Rig, GroupRecord) {
+    let mut rig = Rig::steady(Mode::Sync);
+    let old = rig.record();
+    let session = rig.fake("r0").session.unwrap();
+    let in_sync = [0, 1].map(|n| Member::new(format!("r{n}"), StoreId(n))).into();
+    let wish = AlterInSync { epoch: Epoch(1), revision: old.revision, in_sync };
+    rig.event(Event::Alter { session, wish, ticket: 1 });
+    for name in ["r0", "r1"] {
+        rig.fake(name).hello.report.max_offset = 200;
+        rig.fake(name).hello.report.revision = old.revision + 1;
+    }
+    rig.pass(100);
+    rig.register = (Some(old.clone()), rig.register.1 + 1);
+    (rig, old)
+}
+
+#[test]
+fn a_record_restored_within_its_epoch_elects_nobody_on_its_word() {
+    let (mut rig, old) = restored_within_its_epoch();
+    rig.kill("r0");
+    rig.kill("r1");
+    rig.pass(20_000);
+    assert_eq!(rig.record(), old, "r2 would be the set's last");
+    let said =
+        "the record is of epoch 1, revision 1, but epoch 1, revision 2 stood there before: the record is from the past";
+    assert!(rig.notices.iter().any(|notice| notice.contains(said)), "{:?}", rig.notices);
+    rig.join("r0");
+    rig.join("r1");
+    rig.pass(2_000);
+    assert_eq!((rig.record().epoch, names(&rig.record())), (Epoch(2), vec!["r1"]), "{:?}", rig.notices);
+}
+
+#[test]
+fn an_elector_that_starts_is_told_by_replicas_of_a_record_restored_within_its_epoch() {
+    let (mut rig, old) = restored_within_its_epoch();
+    rig.elector = Elector::new(Config::new((0..3).map(|n| format!("r{n}")), Mode::Sync, 2), rig.now);
+    rig.fake("r0").session = None;
+    rig.join("r1");
+    rig.join("r2");
+    rig.event(Event::Died { name: "r0".into() });
+    rig.pass(20_000);
+    assert_eq!(rig.record(), old, "r0 did not answer");
+    let said = "r1#0000000000000001 knows revision 2: the record is from the past, and r0 did not answer yet";
+    assert!(rig.notices.iter().any(|notice| notice.contains(said)), "{:?}", rig.notices);
+    rig.join("r0");
+    rig.pass(2_000);
+    assert_eq!(rig.record().epoch, Epoch(2), "{:?}", rig.notices);
+    assert!(rig.record().master.name != "r2");
+}
+
+#[test]
+fn over_a_record_restored_within_its_epoch_a_serving_master_goes_on_in_a_new_epoch() {
+    let (mut rig, _) = restored_within_its_epoch();
+    rig.pass(15_000);
+    assert_eq!((rig.record().epoch, names(&rig.record())), (Epoch(2), vec!["r0"]), "{:?}", rig.notices);
 }
 
 #[test]

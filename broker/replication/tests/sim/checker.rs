@@ -311,7 +311,8 @@ impl Env {
 
     /// Whether that record was not restored from the past.
     fn is_true(&self, record: &GroupRecord) -> bool {
-        self.checker.true_record.as_ref().is_none_or(|newest| newest.epoch <= record.epoch)
+        let age = |record: &GroupRecord| (record.epoch, record.revision);
+        self.checker.true_record.as_ref().is_none_or(|newest| age(newest) <= age(record))
     }
 
     fn set_altered(&mut self, before: &GroupRecord, after: &GroupRecord) {

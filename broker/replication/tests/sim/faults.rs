@@ -1,5 +1,7 @@
 //! What goes wrong, and when everything goes right again.
 
+use gantry_replication::GroupRecord;
+
 use crate::checker::node_of;
 use crate::disk::Disk;
 use crate::env::{Env, Event};
@@ -140,9 +142,12 @@ impl World {
     /// A backup is played back over a group that is well; perhaps everything is started anew with it. `false`: there is none.
     pub(crate) fn restore_old_record(&mut self) -> bool {
         let Some(present) = self.env.register.record.clone() else { return false };
-        let past: Vec<_> = self.env.register.past.iter().filter(|old| old.epoch < present.epoch).cloned().collect();
+        let age = |record: &GroupRecord| (record.epoch, record.revision);
+        let past: Vec<_> = self.env.register.past.iter().filter(|old| age(old) < age(&present)).cloned().collect();
         let Some(old) = self.env.rng.choice(past) else { return false };
-        self.env.note(|| format!("record restored: {} {} {:?}", old.epoch, old.master, names(&old)));
+        self.env.note(|| format!("record restored: {} {} {} {:?}", old.epoch, old.revision, old.master, names(&old)));
+        // Revisions are in nobody's memory but processes': where all of them go, nobody would know.
+        let promised = old.epoch < present.epoch;
         self.env.register.restore(old);
         if self.env.rng.bool() {
             self.electors[0].crash(&mut self.env);
@@ -151,6 +156,9 @@ impl World {
         for node in 0..self.replicas.len() {
             if self.env.rng.u32(..3) == 0 {
                 self.kill(node, 100);
+                if !promised {
+                    break;
+                }
             }
         }
         true

@@ -210,9 +210,12 @@ impl Process {
                 (wire::Role::Master, None, early || role.is_drained(self.agent.orders))
             }
         };
+        let promised = self.memory.promised;
+        let (epoch_heard, revision_heard) = self.agent.record_heard;
         Report {
             role,
-            promised: self.memory.promised,
+            promised,
+            revision: if epoch_heard == promised { revision_heard } else { 0 },
             last_epoch: self.memory.epochs.last().map_or(Epoch(0), |last| last.epoch),
             min_offset: 0,
             max_offset: disk.end(),

@@ -29,7 +29,7 @@ pub(crate) struct Setup {
     pub(crate) faults: Vec<(Fault, u32)>,
     /// Clocks run up to this many thousandths too fast or too slow.
     pub(crate) drift: u64,
-    /// When all is well again somebody restores a record of an earlier epoch.
+    /// When all is well again somebody restores an earlier record.
     pub(crate) old_record: bool,
     /// The elector learns that a replica's process died.
     pub(crate) supervised: bool,

@@ -153,6 +153,7 @@ mod tests {
         let report = Report {
             role,
             promised: Epoch(4),
+            revision: 0,
             last_epoch: Epoch(4),
             min_offset: 0,
             max_offset,

@@ -26,6 +26,8 @@ pub(super) struct Agent {
     /// Orders to park that have come, and those that wait until metadata are flushed.
     pub(super) orders: u64,
     flushing: Vec<(Millis, Job)>,
+    /// Epoch and revision of the newest record that an elector has told of.
+    pub(super) record_heard: (Epoch, u64),
     /// Only with a planted bug.
     pub(super) early_wish: Option<AlterInSync>,
 }
@@ -42,6 +44,7 @@ impl Agent {
             news: false,
             orders: 0,
             flushing: Vec::new(),
+            record_heard: (Epoch(0), 0),
             early_wish: None,
         }
     }
@@ -125,12 +128,14 @@ impl Process {
                 let asked = self.asked(env);
                 self.agent.next = now + env.setup.ms(REPORT_INTERVAL_MS);
                 if let Some(record) = record {
+                    self.heard_of(&record);
                     self.settle(env, |master, now| master.recorded(&record, asked, now));
                 }
             }
             Msg::Altered(record) => {
                 let asked = self.asked(env);
                 env.note(|| format!("r{} hears of its wish: {} {:?}", self.node, record.revision, names(&record)));
+                self.heard_of(&record);
                 self.settle(env, |master, now| master.recorded(&record, asked, now));
             }
             Msg::Probe => {
@@ -140,6 +145,10 @@ impl Process {
             Msg::Directive(directive) => self.obey(conn, directive, env),
             _ => {}
         }
+    }
+
+    fn heard_of(&mut self, record: &GroupRecord) {
+        self.agent.record_heard = self.agent.record_heard.max((record.epoch, record.revision));
     }
 
     /// When that was asked to which the answer has come.
