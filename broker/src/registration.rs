@@ -3,6 +3,9 @@
 //! A master registers as id 0 under the group's stable address, with its epoch: a name server that knows a newer one refuses it, and
 //! clients' cached routes stay right across a failover. A slave registers under its own address and id.
 
+mod members;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +15,6 @@ use gantry_remoting::code::{request, response};
 use gantry_remoting::headers::route::{RegisterBroker, RegisterBrokerResponse};
 use gantry_remoting::{Client, Command, Limits};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -54,8 +56,8 @@ pub struct NamedMaster {
     pub ha_address: String,
 }
 
-/// Registers with each of `name_servers`: at each change of role or topics, and every `period`. Tells a slave who its master is by
-/// `master`; a name server that knows none changes nothing. Runs until it is dropped.
+/// Registers with each name server that one of the names `name_servers` leads to: at each change of role or topics, and every `period`.
+/// Tells a slave who its master is by `master`; a name server that knows none changes nothing. Runs until it is dropped.
 pub async fn run(
     registrant: Registrant,
     name_servers: Vec<String>,
@@ -64,23 +66,22 @@ pub async fn run(
     services: Arc<Services>,
     master: watch::Sender<Option<NamedMaster>>,
 ) {
-    let mut tasks = JoinSet::new();
-    for name_server in name_servers {
+    let keep = |name_server| {
         let (core, services) = (Arc::clone(&core), Arc::clone(&services));
-        tasks.spawn(keep(registrant.clone(), name_server, period, core, services, master.clone()));
-    }
-    tasks.join_all().await;
+        keep(registrant.clone(), name_server, period, core, services, master.clone())
+    };
+    members::follow(name_servers, members::resolve, keep).await;
 }
 
 async fn keep(
     registrant: Registrant,
-    name_server: String,
+    name_server: SocketAddr,
     period: Duration,
     core: Arc<Core>,
     services: Arc<Services>,
     master: watch::Sender<Option<NamedMaster>>,
 ) {
-    let client = Client::new(&name_server, Limits::default(), None);
+    let client = Client::new(name_server.to_string(), Limits::default(), None);
     let (mut standing, mut topics) = (core.watch_standing(), services.topics_changed());
     let mut failing = false;
     loop {
@@ -92,8 +93,10 @@ async fn keep(
             Standing::Master { epoch, .. } => register(&client, &registrant, Some(epoch.0), &services).await,
         };
         match &registered {
-            Err(error) if !failing => warn!(name_server, reason = format!("{error:#}"), "not registered; trying again"),
-            Ok(_) if failing => info!(name_server, "registered again"),
+            Err(error) if !failing => {
+                warn!(%name_server, reason = format!("{error:#}"), "not registered; trying again");
+            }
+            Ok(_) if failing => info!(%name_server, "registered again"),
             _ => {}
         }
         failing = registered.is_err();
@@ -104,9 +107,18 @@ async fn keep(
         let waits = matches!(now, Standing::Slave { .. }) && master.borrow().is_none();
         tokio::select! {
             () = sleep(if failing || waits { RETRY } else { period }) => {}
+            () = lost(&client), if !failing => sleep(RETRY).await,
             changed = standing.changed() => if changed.is_err() { return },
             changed = topics.changed() => if changed.is_err() { return },
         }
+    }
+}
+
+/// A name server that was started again knows nothing, and is told before the next period.
+async fn lost(client: &Client) {
+    match client.current() {
+        Some(connection) => connection.closed().await,
+        None => std::future::pending().await,
     }
 }
 
