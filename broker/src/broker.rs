@@ -18,6 +18,7 @@ use crate::agent::{Agent, Identity};
 use crate::clock::Clock;
 use crate::config::{BrokerConfig, BrokerRole};
 use crate::core::{Core, Job, Limits, Standing};
+use crate::departure;
 use crate::fatal::Fatal;
 use crate::ha::{self, Follower, HaServer, classic};
 use crate::heartbeat;
@@ -32,6 +33,8 @@ use crate::static_group;
 const TICK: Duration = Duration::from_millis(50);
 /// A master that proved nothing for this long appends a heartbeat record. Well below the elector's patience for a data plane.
 const PROOF_AFTER_MS: u64 = 1_500;
+/// Clients of an old master wait so long for the master's address to lead to the next one. Those that send give up by themselves then.
+const EXIT_WITHIN: Duration = Duration::from_secs(3);
 /// A replica that stepped down gives its clients this long to go away by themselves.
 const GO_AWAY_GRACE: Duration = Duration::from_secs(1);
 /// Where RocketMQ's brokers listen a second time, below `listenPort`.
@@ -127,7 +130,7 @@ impl Broker {
             Arc::clone(&self.services),
             store.clone(),
             Arc::clone(bridge),
-            Arc::clone(&self.server),
+            Exit { server: Arc::clone(&self.server), master_address: config.advertised_master },
         ));
         let address = self.server.local_addr().to_string();
         let registrant = Registrant {
@@ -328,13 +331,7 @@ async fn tick(core: Arc<Core>, alters: mpsc::Sender<Alter>, host: SocketAddr) {
 }
 
 /// Tells the services what this replica has become, and opens the gate for sends once they know everything.
-async fn follow_standing(
-    core: Arc<Core>,
-    services: Arc<Services>,
-    store: Store,
-    bridge: Arc<Bridge>,
-    server: Arc<Server>,
-) {
+async fn follow_standing(core: Arc<Core>, services: Arc<Services>, store: Store, bridge: Arc<Bridge>, exit: Exit) {
     let _fatal = Fatal("the services' standing");
     let mut standing = core.watch_standing();
     let mut was_master = false;
@@ -356,12 +353,36 @@ async fn follow_standing(
             Standing::Slave { .. } | Standing::Fenced => {
                 services.became_slave();
                 if std::mem::take(&mut was_master) {
-                    send_away(&server);
+                    exit.opens(standing.clone()).await;
+                    core.departed();
+                    services.departed();
+                    send_away(&exit.server);
                 }
             }
         }
         if standing.changed().await.is_err() {
             return;
+        }
+    }
+}
+
+/// The way out for the clients of an old master.
+struct Exit {
+    server: Arc<Server>,
+    /// The address by which they came, if it leads to the next master by itself.
+    master_address: Option<SocketAddr>,
+}
+
+impl Exit {
+    /// Until the way leads to another master, or to this one again; not for ever.
+    async fn opens(&self, mut standing: watch::Receiver<Standing>) {
+        let Some(address) = self.master_address else { return };
+        tokio::select! {
+            () = departure::leads_to_a_master(address) => {}
+            _again = standing.wait_for(|now| matches!(now, Standing::Master { .. })) => {}
+            () = tokio::time::sleep(EXIT_WITHIN) => {
+                warn!(%address, "the master's address does not lead to the next master yet; clients are sent away all the same");
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 //! record changed) passes through [`Core::settle`], under one short lock that is never held over I/O.
 
 mod acks;
+mod departing;
 mod divergent;
 mod flow;
 mod jobs;
@@ -31,6 +32,7 @@ use tracing::{info, warn};
 use crate::clock::Clock;
 use crate::replica::ReplicaState;
 use crate::services::seam::{Busy, Log, NotServing, Role as ServiceRole, SendFailure, Submission};
+use departing::Departing;
 use divergent::Divergent;
 pub use divergent::DivergentLimits;
 use flow::Writing;
@@ -109,6 +111,8 @@ pub struct Core {
     motion: Motion,
     counters: Counters,
     state: Mutex<State>,
+    /// Locked within `state`, or alone.
+    departing: Departing,
     /// The log's written end, for those who send it on.
     written: watch::Sender<u64>,
     /// The log's flushed end and the confirm offset's movements, told after the fact.
@@ -168,6 +172,7 @@ impl Core {
                 degraded: false,
                 record_heard: (Epoch(0), 0),
             }),
+            departing: Departing::default(),
             degradations: AtomicU64::new(0),
             orders: AtomicU64::new(0),
             slowed_to: AtomicU64::new(u64::MAX),
@@ -347,6 +352,7 @@ impl Core {
         });
         self.store.hold_for_replicas(needed.map(PhysicalOffset));
         self.end_waiting();
+        self.departing.end_if_overdue(&self.counters, self.clock.now_ms());
         self.tell_degraded();
         self.shed();
         self.motion.ticked(self.clock.now_ms());
@@ -436,6 +442,11 @@ impl Core {
         self.orders.load(Ordering::Relaxed)
     }
 
+    /// The address by which this replica's clients came, when it was master, leads to another one: those who wait are sent there.
+    pub fn departed(&self) {
+        self.departing.end(&self.counters, self.clock.now_ms());
+    }
+
     /// Hands a job to the writer.
     pub fn submit_job(&self, job: Job) {
         self.queue.push(job);
@@ -509,6 +520,7 @@ impl ServiceRole for Core {
     fn serving(&self) -> Result<(), NotServing> {
         match &self.state.lock().role {
             Role::Fenced => Err(NotServing::Fenced("it has not been told its role yet".to_owned())),
+            Role::Slave(_) if self.departing.is_on() => Err(NotServing::SwitchingOver),
             Role::Slave(_) => Err(NotServing::Slave),
             Role::Master(role) if matches!(role.gate, Gate::Opening(..)) => Err(NotServing::Opening),
             Role::Master(role) => role.master.may_serve(self.clock.now_ms()).map_err(|refusal| match refusal {

@@ -5,6 +5,7 @@ pub mod broker;
 pub mod clock;
 pub mod config;
 pub mod core;
+mod departure;
 pub mod exchange;
 mod fatal;
 pub mod ha;

@@ -26,6 +26,11 @@ impl Waiting {
         self
     }
 
+    /// Whether a producer waits, and not the broker itself.
+    pub(super) fn is_producers(&self) -> bool {
+        self.done.is_producers()
+    }
+
     /// Counts what became of it, if it is a producer's.
     pub(super) fn count(&self, counters: &Counters, now: Millis) {
         if !self.done.is_producers() {

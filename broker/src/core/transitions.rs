@@ -42,8 +42,10 @@ impl Writer {
         info!(epoch = %record.epoch, start = ends.written, confirmed = ends.confirmed, "master: epoch opened");
         self.core.standing.send_replace(Standing::Master { epoch: record.epoch, start: ends.written });
         if let Role::Master(role) = before {
-            step_down(*role);
+            self.step_down(*role);
         }
+        // Those who waited to be sent to the next master are there already, and find that out when they ask again.
+        self.core.departed();
         self.grown();
         Ok(())
     }
@@ -65,7 +67,7 @@ impl Writer {
         self.core.standing.send_if_modified(|now| std::mem::replace(now, standing.clone()) != standing);
         info!(epoch = %record.epoch, master = %record.master, ha_address, "slave");
         if let Role::Master(role) = before {
-            step_down(*role);
+            self.step_down(*role);
         }
         Ok(())
     }
@@ -168,23 +170,27 @@ impl Writer {
         Ok(())
     }
 
+    /// What waits for its acknowledgement will not get it from this replica: it may be in the new master's log or not, so its
+    /// producer is told to try again there.
+    fn step_down(&self, mut role: MasterRole) {
+        let failure = SendFailure::SwitchingOver;
+        let mut waiting = Vec::new();
+        role.acks.take_all(&failure, &mut waiting);
+        let parked = role.gate.waiting().map(std::mem::take).unwrap_or_default();
+        let (own, own_written) = self.core.departing.begin(self.core.clock.now_ms(), parked, waiting);
+        fail_all(own_written, own, &failure);
+    }
+
     /// The role, and the durable state that it stands on, become visible together.
     fn enter(&self, role: Role) -> Role {
         let mut state = self.core.state.lock();
         state.replica = self.replica.clone();
         state.proof_at = self.core.clock.now_ms();
+        if matches!(state.role, Role::Master(_)) {
+            self.core.departing.begin(state.proof_at, Vec::new(), Vec::new());
+        }
         std::mem::replace(&mut state.role, role)
     }
-}
-
-/// What waits for its acknowledgement will not get it from this replica: it may be in the new master's log or not, so its
-/// producer is told to try again there.
-fn step_down(mut role: MasterRole) {
-    let failure = SendFailure::SwitchingOver;
-    let mut waiting = Vec::new();
-    role.acks.take_all(&failure, &mut waiting);
-    let parked = role.gate.waiting().map(std::mem::take).unwrap_or_default();
-    fail_all(waiting, parked, &failure);
 }
 
 /// Whether it was only the copy of a tail that failed, and only because the disk is full.

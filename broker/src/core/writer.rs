@@ -165,13 +165,19 @@ impl Writer {
         let now = self.core.clock.now_ms();
         match &mut self.core.state.lock().role {
             Role::Fenced => Err(SendFailure::Fenced("it has not been told its role yet".to_owned())),
-            Role::Slave(_) => Err(SendFailure::NotMaster),
+            Role::Slave(_) => {
+                self.core.departing.join(sends, self.core.limits.max_parked_sends);
+                Err(SendFailure::NotMaster)
+            }
             Role::Master(role) => {
                 role.master.may_append(now).map_err(|refusal| match refusal {
                     Refusal::InSyncShort { have, need } => {
                         SendFailure::InSyncShort { have: have as u32, need: need as u32 }
                     }
-                    Refusal::Deposed { .. } => SendFailure::SwitchingOver,
+                    Refusal::Deposed { .. } => {
+                        self.core.departing.begin_with(now, sends, self.core.limits.max_parked_sends);
+                        SendFailure::SwitchingOver
+                    }
                     Refusal::Fenced { .. } => SendFailure::Fenced(refusal.to_string()),
                 })?;
                 if role.gate.is_overdue(now, self.core.limits) {
@@ -306,6 +312,7 @@ impl Writer {
             parked.extend(role.gate.waiting().map(std::mem::take).unwrap_or_default());
         }
         fail_all(waiting, parked, failure);
+        self.core.departed();
     }
 }
 

@@ -13,12 +13,14 @@ impl Handler for Services {
     /// All sends of one read go to the log as one hand-over, in order.
     fn handle(&self, connection: &Arc<Connection>, batch: &mut Vec<Inbound>) {
         let mut sends = Sends::default();
-        let mut opening = None;
+        let mut early = None;
+        let leads = self.leads();
         for inbound in batch.drain(..) {
             match inbound.request.code {
+                code if !leads && is_for_master(code) && !self.is_opening() => self.keep_stray(connection, inbound),
                 code::SEND_MESSAGE | code::SEND_MESSAGE_V2 | code::SEND_BATCH_MESSAGE => self.send(inbound, &mut sends),
                 code::CONSUMER_SEND_MSG_BACK => self.send_back(inbound, &mut sends),
-                _ if *opening.get_or_insert_with(|| self.is_opening()) => self.keep(connection, inbound),
+                _ if *early.get_or_insert_with(|| self.is_between()) => self.keep(connection, inbound),
                 _ => self.handle_one(connection, inbound),
             }
         }
@@ -32,7 +34,24 @@ impl Handler for Services {
     }
 }
 
+/// What clients say to a master only: they have reached this replica by the master's address.
+fn is_for_master(code: i32) -> bool {
+    let sends = [code::SEND_MESSAGE, code::SEND_MESSAGE_V2, code::SEND_BATCH_MESSAGE, code::CONSUMER_SEND_MSG_BACK];
+    sends.contains(&code) || [code::PULL_MESSAGE, code::LITE_PULL_MESSAGE].contains(&code)
+}
+
 impl Services {
+    /// What was kept because there was no master, and there is one now: this replica.
+    pub(super) fn serve(&self, connection: &Arc<Connection>, inbound: Inbound) {
+        let mut sends = Sends::default();
+        match inbound.request.code {
+            code::SEND_MESSAGE | code::SEND_MESSAGE_V2 | code::SEND_BATCH_MESSAGE => self.send(inbound, &mut sends),
+            code::CONSUMER_SEND_MSG_BACK => self.send_back(inbound, &mut sends),
+            _ => self.handle_one(connection, inbound),
+        }
+        self.submit(sends);
+    }
+
     /// Anything but a send.
     pub(super) fn handle_one(&self, connection: &Arc<Connection>, inbound: Inbound) {
         match inbound.request.code {

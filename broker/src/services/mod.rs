@@ -64,6 +64,7 @@ use long_polling::WaitingRoom;
 use metadata::Metadata;
 use off_thread::Disk;
 use parking_lot::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
@@ -92,6 +93,8 @@ pub struct Services {
     schedule_topic: Arc<str>,
     /// Which mastership delivers delayed messages; `None`: somebody else's
     mastership: watch::Sender<Option<u64>>,
+    /// Whether sends and pulls are judged by the log and the store. If not, whoever sends one has lost his way
+    leads: AtomicBool,
     /// Something was put into the schedule topic
     delayed: Arc<Notify>,
     runtime: Handle,
@@ -151,6 +154,7 @@ impl Services {
             region: config.region_id.as_str().into(),
             schedule_topic: names::SCHEDULE_TOPIC.into(),
             mastership: watch::Sender::new(None),
+            leads: AtomicBool::new(false),
             delayed: Arc::default(),
             runtime: Handle::current(),
             upkeep: Mutex::new(JoinSet::new()),
@@ -181,20 +185,20 @@ impl Services {
         self.follow_metadata();
         self.metadata.became_master(epoch);
         self.mastership.send_replace(Some(epoch));
+        self.leads.store(true, Ordering::SeqCst);
     }
 
-    /// This replica follows another master, or nobody yet. Waiting pulls are refused with a code to retry on; who is
-    /// connected, and who locked what, is the next master's to know.
+    /// This replica follows another master, or nobody yet. Who is connected, and who locked what, is the next master's to know. Pulls
+    /// that wait are answered by [`Self::departed`].
     pub fn became_slave(&self) {
+        self.leads.store(false, Ordering::SeqCst);
         self.mastership.send_replace(None);
         self.metadata.became_slave();
-        self.refuse_held_pulls();
         self.locks.clear();
     }
 
-    /// Answers all pulls that wait, with a code to retry on: before a switchover, so that nobody waits for a master
-    /// that is one no longer.
-    pub fn release_held_pulls(&self) {
+    /// Whoever comes back by the master's address reaches another one: pulls that wait are refused with a code to retry on.
+    pub fn departed(&self) {
         self.refuse_held_pulls();
     }
 

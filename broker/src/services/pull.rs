@@ -6,6 +6,7 @@ use super::filter::{TagFilter, check_type};
 use super::long_polling::Wanted;
 use super::names;
 use super::off_thread;
+use super::seam::NotServing;
 use super::topics::{Topic, perm};
 use bytes::Bytes;
 use gantry_remoting::code::response;
@@ -48,7 +49,8 @@ impl Services {
 
     /// New messages: those who wait for them and want them are answered, off the dispatcher's thread.
     pub(super) fn wake_pulls(&self, batch: &[Dispatched]) {
-        if self.waiting.is_empty() {
+        // A replica that has stepped down goes on with its successor's messages, and answers who waits when that one can be reached.
+        if self.waiting.is_empty() || !self.leads() {
             return;
         }
         let mut woken = Vec::new();
@@ -69,10 +71,7 @@ impl Services {
     /// This replica doesn't serve any more: whoever waits is told to come back.
     pub(super) fn refuse_held_pulls(&self) {
         for pull in self.waiting.clear() {
-            let refusal = match self.role.serving() {
-                Err(why) => why.refusal(pull.ticket.client_version()),
-                Ok(()) => Refusal::new(response::SYSTEM_BUSY, "the broker's role changed, pull again"),
-            };
+            let refusal = NotServing::SwitchingOver.refusal(pull.ticket.client_version());
             pull.ticket.reply_failure(refusal.code, refusal.remark);
         }
     }

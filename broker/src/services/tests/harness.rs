@@ -71,16 +71,22 @@ impl Log for TestLog {
     }
 }
 
+#[derive(Default)]
 pub(super) struct TestRole {
     pub(super) serving: AtomicBool,
     /// A new master that doesn't know everything yet.
     pub(super) opening: AtomicBool,
+    /// An old master, whose clients would not find the next one yet.
+    pub(super) departing: AtomicBool,
 }
 
 impl Role for TestRole {
     fn serving(&self) -> Result<(), NotServing> {
         if self.opening.load(Ordering::SeqCst) {
             return Err(NotServing::Opening);
+        }
+        if self.departing.load(Ordering::SeqCst) {
+            return Err(NotServing::SwitchingOver);
         }
         if self.serving.load(Ordering::SeqCst) { Ok(()) } else { Err(NotServing::Slave) }
     }
@@ -137,7 +143,7 @@ impl Broker {
             failure: Mutex::default(),
             hand_overs: Mutex::default(),
         });
-        let role = Arc::new(TestRole { serving: AtomicBool::new(false), opening: AtomicBool::new(false) });
+        let role = Arc::new(TestRole::default());
         let config = ServicesConfig { config_dir: dir.join("config"), offset_flush_ms: 20, ..config };
         until("the log is dispatched", || store.watermarks().dispatched == store.watermarks().written).await;
         let services = Services::open(config, store.clone(), logged, log.clone(), role.clone()).unwrap();

@@ -1,6 +1,7 @@
 //! Sending, pulling, waiting, committing.
 
 use super::harness::*;
+use crate::services::ServicesConfig;
 use gantry_remoting::Command;
 use gantry_remoting::body::consumer_list::ConsumerList;
 use gantry_remoting::body::parse;
@@ -249,7 +250,7 @@ async fn a_pull_without_subscription_goes_by_the_heartbeat() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_that_is_not_the_master_refuses_with_a_code_to_retry_on() {
+async fn clients_of_an_old_master_are_sent_away_when_they_can_find_the_next_one_and_not_before() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::start(&dir).await;
     let client = broker.client().await;
@@ -260,12 +261,63 @@ async fn a_replica_that_is_not_the_master_refuses_with_a_code_to_retry_on() {
         let pull = Command::request(request::PULL_MESSAGE).with_header(&waiting_pull("g", "t", 0, 1));
         async move { connection.invoke(pull, PATIENCE).await.unwrap() }
     });
-    until("the pull waits", || broker.services.waiting.len() == 1).await;
+    until("the pull waits", || broker.services.held_pulls() == 1).await;
     broker.role.serving.store(false, Ordering::SeqCst);
+    broker.role.departing.store(true, Ordering::SeqCst);
     broker.services.became_slave();
-    assert_eq!(waiting.await.unwrap().code, response::SERVICE_NOT_AVAILABLE);
-    assert_eq!(client.pull(PullMessage::new("g", "t", 0, 0)).await.0.code, response::SERVICE_NOT_AVAILABLE);
-    assert_eq!(client.send_raw("new-topic", 0, "", "x").await.code, response::SERVICE_NOT_AVAILABLE);
+    let asking = async {
+        let max = GetMaxOffset { topic: "t", queue_id: 0, committed: None };
+        tokio::join!(
+            client.request(request::GET_MAX_OFFSET, &max),
+            client.pull(PullMessage::new("g", "t", 0, 0)),
+            client.send_raw("t", 0, "", "y"),
+        )
+    };
+    let departing = async {
+        until("all are kept", || broker.services.kept() == 3).await;
+        assert_eq!(broker.services.held_pulls(), 1);
+        broker.role.departing.store(false, Ordering::SeqCst);
+        broker.services.departed();
+    };
+    let ((max, (pulled, _), sent), ()) = tokio::join!(asking, departing);
+    assert_eq!(waiting.await.unwrap().code, response::GO_AWAY);
+    assert_eq!((pulled.code, sent.code), (response::GO_AWAY, response::GO_AWAY));
+    assert_eq!(max.code, response::SERVICE_NOT_AVAILABLE);
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_old_master_kept_it_answers_itself_if_it_becomes_master_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(&dir).await;
+    let client = broker.client().await;
+    broker.role.departing.store(true, Ordering::SeqCst);
+    broker.services.became_slave();
+    let returning = async {
+        until("the send is kept", || broker.services.kept() == 1).await;
+        broker.services.became_master(2);
+        broker.role.departing.store(false, Ordering::SeqCst);
+    };
+    let (sent, ()) = tokio::join!(client.send("t", 0, "", "x"), returning);
+    assert_eq!(sent, (0, 0));
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_to_a_slave_is_sent_away_and_does_not_stay_connected() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start_slave(dir.path(), ServicesConfig::default()).await;
+    let (new, old) = (broker.client().await, broker.client().await);
+    let pull = Command::request(request::PULL_MESSAGE).with_header(&PullMessage::new("g", "t", 0, 0));
+    let before_go_away = Command { version: gantry_remoting::version::V5_3_1, ..pull };
+    let (sent, refused) = tokio::join!(new.send_raw("new-topic", 0, "", "x"), old.ask(before_go_away));
+    assert_eq!((sent.code, refused.code), (response::GO_AWAY, response::SYSTEM_BUSY));
+    tokio::time::timeout(PATIENCE, async { tokio::join!(new.connection.closed(), old.connection.closed()) })
+        .await
+        .expect("both connections are closed");
+    let other = broker.client().await;
+    let max = GetMaxOffset { topic: "t", queue_id: 0, committed: None };
+    assert_eq!(other.request(request::GET_MAX_OFFSET, &max).await.code, response::SERVICE_NOT_AVAILABLE);
     broker.stop().await;
 }
 
