@@ -41,8 +41,7 @@ fn a_group_on_kubernetes_loses_its_masters_and_its_clients_lose_nothing() -> any
 }
 
 fn under_load(installation: &Installation<'_>, group: &mut Follower) -> anyhow::Result<()> {
-    // None by default yet: a push consumer was seen to receive nothing any more after a master's pod was deleted.
-    let (kills, deletions) = (scene::number("GANTRY_ROUNDS", 10)?, scene::number("GANTRY_DELETIONS", 0)?);
+    let (kills, deletions) = (scene::number("GANTRY_ROUNDS", 10)?, scene::number("GANTRY_DELETIONS", 2)?);
     installation.client_ready()?;
     let mut pair = client::job(installation, "pair", "Kubernetes")?.with("rate", 500).until_told().start()?;
     pair.wait_acked(500, CLIENT_WITHIN)?;
