@@ -25,6 +25,9 @@ const PROGRAMS: [&str; 13] = [
     "go",
 ];
 
+/// The node that the control plane runs on: e2e/cluster/start-node names it so.
+pub const CONTROL_PLANE: &str = "kubenode";
+
 /// Why there can be no cluster here: for tests that are skipped then, and say so.
 pub fn unavailable() -> Option<String> {
     process::cant_use_as_root(&PROGRAMS)
@@ -43,7 +46,7 @@ impl Cluster {
     pub fn start() -> anyhow::Result<Self> {
         let cluster = match std::env::var_os("KUBECONFIG") {
             Some(file) => Self::of(Path::new(&file))?,
-            None => Self::up()?,
+            None => Self::up(1)?,
         };
         cluster.load_images()?;
         Ok(cluster)
@@ -61,11 +64,12 @@ impl Cluster {
         Ok(Self { state: state.to_owned(), own: None })
     }
 
-    fn up() -> anyhow::Result<Self> {
+    fn up(nodes: u32) -> anyhow::Result<Self> {
         let own = TempDir::with_prefix("gantry-cluster-").context("making the cluster's folder")?;
         let state = own.path().join("state");
         let cluster = Self { state, own: Some(own) };
-        process::run(Command::new(script("up")).arg(&cluster.state), None)?;
+        let mut up = Command::new(script("up"));
+        process::run(up.arg("--nodes").arg(nodes.to_string()).arg(&cluster.state), None)?;
         Ok(cluster)
     }
 
@@ -94,13 +98,47 @@ impl Cluster {
         self.program("helm")
     }
 
-    /// Kills a container's process with SIGKILL, on the node: Kubernetes doesn't know before it sees it.
-    pub fn kill_container(&self, id: &str) -> anyhow::Result<()> {
+    /// Kills a container's process with SIGKILL, on its node: Kubernetes doesn't know before it sees it.
+    pub fn kill_container(&self, node: &str, id: &str) -> anyhow::Result<()> {
         let id = id.strip_prefix("containerd://").with_context(|| format!("{id:?} is no container of containerd"))?;
         let mut kill = Command::new("ctr");
-        kill.arg("--address").arg(self.state.join("root/run/containerd/containerd.sock"));
+        kill.arg("--address").arg(self.files_of(node).join("root/run/containerd/containerd.sock"));
         kill.args(["--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id]);
         process::run(&mut kill, None).map(drop)
+    }
+}
+
+/// Its nodes.
+impl Cluster {
+    /// A new one of so many nodes, with the images under test on all of them.
+    pub fn of_nodes(nodes: u32) -> anyhow::Result<Self> {
+        let cluster = Self::up(nodes)?;
+        cluster.load_images()?;
+        Ok(cluster)
+    }
+
+    /// Cuts a node off from the others and from the control plane: all that runs on it lives.
+    pub fn cut(&self, node: &str) -> anyhow::Result<()> {
+        self.fault("cut", node)
+    }
+
+    /// Joins a node to the others again.
+    pub fn heal(&self, node: &str) -> anyhow::Result<()> {
+        self.fault("heal", node)
+    }
+
+    /// Ends all processes of a node at once, those of its pods among them.
+    pub fn kill_node(&self, node: &str) -> anyhow::Result<()> {
+        self.fault("kill", node)
+    }
+
+    fn fault(&self, fault: &str, node: &str) -> anyhow::Result<()> {
+        process::run(Command::new(script("fault")).arg(&self.state).args([fault, node]), None).map(drop)
+    }
+
+    /// Where e2e/cluster/start-node has a node's files.
+    fn files_of(&self, node: &str) -> PathBuf {
+        if node == CONTROL_PLANE { self.state.clone() } else { self.state.join(node) }
     }
 }
 

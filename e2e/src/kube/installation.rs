@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use super::cluster::Cluster;
+use super::cluster::{CONTROL_PLANE, Cluster};
 use super::follow::{Follower, Status};
 use crate::{logs, process, wait};
 
@@ -27,17 +27,26 @@ const WITHIN: Duration = Duration::from_mins(3);
 pub struct Installation<'a> {
     cluster: &'a Cluster,
     namespace: String,
+    /// A dead node's pods can't be deleted in good order.
+    goes_with_cluster: bool,
 }
 
 impl<'a> Installation<'a> {
     /// `helm install` with the images under test, and a pod for clients.
     pub fn install(cluster: &'a Cluster) -> anyhow::Result<Self> {
-        let installation = Self { cluster, namespace: format!("e2e-{}", fastrand::u32(..)) };
+        Self::install_with(cluster, &[])
+    }
+
+    /// The same, with values.
+    pub fn install_with(cluster: &'a Cluster, values: &[&str]) -> anyhow::Result<Self> {
+        let namespace = format!("e2e-{}", fastrand::u32(..));
+        let installation = Self { cluster, namespace, goes_with_cluster: false };
         let mut helm = installation.helm("install");
-        helm.args([RELEASE, CHART, "--create-namespace", "--wait", "--timeout", "3m"]);
+        helm.args([RELEASE, CHART, "--create-namespace", "--take-ownership", "--wait", "--timeout", "3m"]);
         for (name, repository) in [("gantry", "gantry"), ("operator", "gantry-operator")] {
             helm.args(["--set", &format!("images.{name}.repository=localhost/{repository},images.{name}.tag={TAG}")]);
         }
+        helm.args(values.iter().flat_map(|value| ["--set", *value]));
         installation.or_tell(process::run(&mut helm, None))?;
         installation.apply(&client_pod())?;
         Ok(installation)
@@ -83,7 +92,7 @@ impl<'a> Installation<'a> {
     /// SIGKILL to a replica's process. When it had been sent, in the histories' microseconds: until then the process may acknowledge.
     pub fn kill(&self, replica: &str) -> anyhow::Result<i64> {
         let id = self.get(&["pod", replica], ".status.containerStatuses[0].containerID")?;
-        self.cluster.kill_container(&id)?;
+        self.cluster.kill_container(&self.node_of(replica)?, &id)?;
         Ok(wait::now_us())
     }
 
@@ -102,6 +111,41 @@ impl<'a> Installation<'a> {
     /// A pod's address.
     pub fn pod_address(&self, replica: &str) -> anyhow::Result<String> {
         self.get(&["pod", replica], ".status.podIP")
+    }
+
+    /// The group's preferred master, or none any more.
+    pub fn prefer(&self, replica: Option<&str>) -> anyhow::Result<()> {
+        let patch = json!({"spec": {"preferredMaster": replica}}).to_string();
+        let mut kubectl = self.kubectl(&["patch", "brokergroup", GROUP, "--type=merge", "--patch", &patch]);
+        process::run(&mut kubectl, None).map(drop)
+    }
+
+    /// The pod of the operator that leads.
+    pub fn leading_operator(&self) -> anyhow::Result<String> {
+        self.get(&["lease", "gantry-operator"], ".spec.holderIdentity")
+    }
+
+    /// The pods of the operator that wait to lead.
+    pub fn waiting_operators(&self) -> anyhow::Result<Vec<String>> {
+        let all = self.get(&["pods", "--selector", "app.kubernetes.io/component=operator"], ".items[*].metadata.name")?;
+        let leading = self.leading_operator()?;
+        Ok(all.split_whitespace().filter(|pod| *pod != leading).map(str::to_owned).collect())
+    }
+
+    /// Waits until the operator has all of its pods.
+    pub fn operators_ready(&self) -> anyhow::Result<()> {
+        let mut rollout = self.kubectl(&["rollout", "status", "deployment/gantry-operator", "--timeout=3m"]);
+        self.or_tell(process::run(&mut rollout, None)).map(drop)
+    }
+
+    /// Leaves all as it is when this value goes: the cluster, which goes too, has lost a node.
+    pub fn goes_with_cluster(&mut self) {
+        self.goes_with_cluster = true;
+    }
+
+    /// The node that a pod runs on.
+    pub fn node_of(&self, pod: &str) -> anyhow::Result<String> {
+        self.get(&["pod", pod], ".spec.nodeName")
     }
 
     fn get(&self, what: &[&str], path: &str) -> anyhow::Result<String> {
@@ -143,6 +187,9 @@ impl<'a> Installation<'a> {
 impl Drop for Installation<'_> {
     /// The group first: its finalizers and owners are dealt with by who is still there.
     fn drop(&mut self) {
+        if self.goes_with_cluster {
+            return;
+        }
         let uninstall = process::run(self.helm("uninstall").args([RELEASE, "--ignore-not-found"]), None);
         let delete = process::run(&mut self.kubectl(&["delete", "namespace", &self.namespace, "--timeout=3m"]), None);
         for result in [uninstall, delete] {
@@ -161,6 +208,8 @@ fn client_pod() -> String {
     let pod: Value = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": CLIENT},
         "spec": {
+            // Faults are of other nodes.
+            "nodeSelector": {"kubernetes.io/hostname": CONTROL_PLANE},
             "containers": [container], "volumes": [{"name": "tmp", "emptyDir": {}}],
             "terminationGracePeriodSeconds": 0,
         },
