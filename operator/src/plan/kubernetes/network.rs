@@ -31,9 +31,11 @@ impl Blueprint {
     }
 
     /// A drain of nodes takes one replica after the other, and waits until the last one is back. A replica that doesn't work may always go.
+    ///
+    /// Said as a number of pods that stay: of those that may go Kubernetes makes a number only where it is told how many there should be.
     pub(super) fn disruption_budget(&self) -> Object {
         let spec = json!({
-            "maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow", "selector": {"matchLabels": self.selector()},
+            "minAvailable": self.plan.replicas.len().saturating_sub(1), "unhealthyPodEvictionPolicy": "AlwaysAllow", "selector": {"matchLabels": self.selector()},
         });
         self.object(Kind::PodDisruptionBudget, &self.plan.name, json!({"spec": spec}))
     }

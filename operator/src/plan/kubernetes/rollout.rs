@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A pod as it is seen.
+#[expect(clippy::struct_excessive_bools, reason = "each is seen for itself, and any of them may go with any other")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodSeen {
     /// Kubernetes' own name for it: another pod of the same name has another.
@@ -18,6 +19,8 @@ pub struct PodSeen {
     pub deleting: bool,
     /// It has ended for good: evicted, or its node was shut down.
     pub ended: bool,
+    /// Its node is cordoned: it will be drained.
+    pub cordoned: bool,
 }
 
 /// A group as it is seen.
@@ -84,28 +87,48 @@ pub fn next_step(wanted: Wanted<'_>, seen: &Observed) -> Step {
         .unwrap_or(Step::Settled)
 }
 
-/// The one that should be master next: in sync and not about to go, made from the newest spec if possible, preferred if possible, the one with
-/// the most then, and the first of equals.
+/// Those that may be master next: in sync, and not about to go.
+fn candidates<'a>(wanted: Wanted<'a>, seen: &'a Observed) -> impl Iterator<Item = (&'a String, &'a PodSeen)> {
+    let others =
+        seen.in_sync.keys().filter(move |name| Some(*name) != seen.master.as_ref() && wanted.replicas.contains(*name));
+    let with_pods = others.filter_map(|name| seen.pods.get_key_value(name));
+    with_pods.filter(|(_, pod)| pod.ready && !pod.deleting && !pod.ended)
+}
+
+/// The one that should be master next, of those that stay: made from the newest spec if possible, preferred if possible, the one with the most then,
+/// and the first of equals.
 fn best_candidate(wanted: Wanted<'_>, seen: &Observed) -> Option<String> {
-    let fit = |name: &&String| {
-        Some(*name) != seen.master.as_ref()
-            && wanted.replicas.contains(*name)
-            && seen.pods.get(*name).is_some_and(|pod| pod.ready && !pod.deleting && !pod.ended)
-    };
-    let rank = |name: &&String| {
-        let fresh = seen.pods.get(*name).is_some_and(|pod| pod.hash == wanted.hash);
+    best_of(wanted, seen, candidates(wanted, seen).filter(|(_, pod)| !pod.cordoned))
+}
+
+fn best_of<'a>(
+    wanted: Wanted<'_>,
+    seen: &Observed,
+    candidates: impl Iterator<Item = (&'a String, &'a PodSeen)>,
+) -> Option<String> {
+    let rank = |(name, pod): &(&String, &PodSeen)| {
+        let fresh = pod.hash == wanted.hash;
         (fresh, wanted.preferred == Some(name.as_str()), seen.in_sync.get(*name).copied())
     };
     // The last of equals is the first by name.
-    seen.in_sync.keys().rev().filter(fit).max_by_key(rank).cloned()
+    let backwards: Vec<_> = candidates.collect();
+    backwards.into_iter().rev().max_by_key(rank).map(|(name, _)| name.clone())
 }
 
-/// Somebody deletes the master's pod, or drains its node: its clients are to notice nothing.
+/// Somebody deletes the master's pod, or is about to drain its node: its clients are to notice nothing.
 fn leaving_master(wanted: Wanted<'_>, seen: &Observed) -> Option<Step> {
-    let master = seen.master.as_ref()?;
-    seen.pods.get(master).filter(|pod| pod.deleting)?;
-    let to = best_candidate(wanted, seen)?;
-    Some(Step::Switchover { to, why: "the master's pod is being deleted", urgent: true })
+    let pod = seen.pods.get(seen.master.as_ref()?)?;
+    let best = best_candidate(wanted, seen);
+    let (to, why) = if pod.deleting {
+        // One that has to leave soon is better than none.
+        let to = best.or_else(|| best_of(wanted, seen, candidates(wanted, seen)))?;
+        (to, "the master's pod is being deleted")
+    } else if pod.cordoned {
+        (best?, "the master's node is cordoned")
+    } else {
+        return None;
+    };
+    Some(Step::Switchover { to, why, urgent: pod.deleting })
 }
 
 fn ended_pod(seen: &Observed) -> Option<Step> {
@@ -171,8 +194,7 @@ fn stale_pod(wanted: Wanted<'_>, seen: &Observed) -> Option<Step> {
 fn preferred_master(wanted: Wanted<'_>, seen: &Observed) -> Option<Step> {
     let preferred = wanted.preferred?;
     let master = seen.master.as_deref()?;
-    let fit =
-        seen.in_sync.contains_key(preferred) && seen.pods.get(preferred).is_some_and(|pod| pod.ready && !pod.deleting);
+    let fit = candidates(wanted, seen).any(|(name, pod)| name == preferred && !pod.cordoned);
     (master != preferred && fit).then(|| Step::Switchover {
         to: preferred.to_owned(),
         why: "spec.preferredMaster asks for it",

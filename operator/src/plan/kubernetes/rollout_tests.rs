@@ -148,6 +148,42 @@ fn a_master_whose_pod_is_deleted_hands_over_first_and_to_the_best() {
 }
 
 #[test]
+fn a_master_leaves_a_cordoned_node_for_one_that_is_not() {
+    let cordoned = |seen: &mut Observed| pod(seen, "a-0").cordoned = true;
+    assert_eq!(said(&step(&seen(cordoned))), "switchover a-1");
+    assert_eq!(said(&step_of(3, 2, Some("a-0"), &seen(cordoned))), "switchover a-1", "preferred or not");
+    let two = seen(|seen| {
+        cordoned(seen);
+        pod(seen, "a-1").cordoned = true;
+    });
+    assert_eq!(said(&step(&two)), "switchover a-2");
+    let all = seen(|seen| seen.pods.values_mut().for_each(|pod| pod.cordoned = true));
+    assert_eq!(step(&all), Step::Settled, "there is nowhere to go");
+    let evicted = seen(|seen| {
+        seen.pods.values_mut().for_each(|pod| pod.cordoned = true);
+        pod(seen, "a-0").deleting = true;
+    });
+    assert_eq!(said(&step(&evicted)), "switchover a-1", "one that will leave is better than none");
+    let evicted_alone = seen(|seen| {
+        pod(seen, "a-0").deleting = true;
+        pod(seen, "a-1").cordoned = true;
+    });
+    assert_eq!(said(&step(&evicted_alone)), "switchover a-2", "it stays");
+}
+
+#[test]
+fn nobody_becomes_master_on_a_cordoned_node_as_long_as_the_master_can_stay() {
+    let preferred = seen(|seen| pod(seen, "a-1").cordoned = true);
+    assert_eq!(step_of(3, 2, Some("a-1"), &preferred), Step::Settled);
+    let rolled = seen(|seen| {
+        pod(seen, "a-0").hash = "old".to_owned();
+        pod(seen, "a-1").cordoned = true;
+        pod(seen, "a-2").cordoned = true;
+    });
+    assert!(said(&step(&rolled)).starts_with("wait: a-0 is to be rolled"), "it would come back at once");
+}
+
+#[test]
 fn fewer_replicas_take_the_highest_first_and_never_the_master() {
     assert_eq!(said(&step_of(2, 1, None, &seen(|_| {}))), "delete a-2 u2");
     let high_master = seen(|seen| seen.master = Some("a-2".to_owned()));

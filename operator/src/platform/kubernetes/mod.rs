@@ -4,13 +4,14 @@
 //! - [`record_status`]: the group record, by compare-and-set.
 //! - [`board`]: what the elector says becomes the slice behind the master's Service, and Events.
 //! - [`evidence`]: what kubelets say of ended containers.
+//! - [`nodes`]: which nodes are about to be drained.
 //! - [`reconcile`]: read, plan, apply, one step, status.
 //! - [`run`]: all of it, for as long as this operator leads.
 //!
 //! What it asks of the API, for whoever grants it: `brokergroups` get, list, watch; `brokergroups/status` patch; `pods` list, watch, create,
 //! delete; `services`, `configmaps`, `persistentvolumeclaims`, `poddisruptionbudgets`, `networkpolicies` create, patch;
-//! `services` get, list, watch; `secrets` get, create; `endpointslices` get, list, watch, create, update; `events.k8s.io/events` create, patch; in its own
-//! namespace `leases` and `endpointslices` get, create, update.
+//! `services` get, list, watch; `secrets` get, create; `endpointslices` get, list, watch, create, update; `events.k8s.io/events` create, patch; `nodes` list, watch
+//! (it does without, where it may not); in its own namespace `leases` and `endpointslices` get, create, update.
 
 mod api;
 mod board;
@@ -19,6 +20,7 @@ mod http;
 mod lease;
 #[cfg(test)]
 mod mock;
+mod nodes;
 mod reconcile;
 mod record_status;
 pub mod run;

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use super::api::{CallError, call};
 use super::board::Board;
 use super::lease::Leadership;
+use super::nodes::Nodes;
 use super::record_status::StatusRecord;
 use super::slices::Place;
 use super::status::{is_news, observe, patch, pod_seen, standing, status};
@@ -43,6 +44,7 @@ pub(super) struct Context {
     pub(super) leadership: Leadership,
     pub(super) elector: ElectorServer,
     pub(super) board: Arc<Board>,
+    pub(super) nodes: Arc<Nodes>,
     /// By id.
     pub(super) known: Mutex<BTreeMap<String, Known>>,
 }
@@ -146,7 +148,7 @@ impl One<'_> {
         let pods = call(self.pods().list(&ours)).await?;
         let named = pods.items.iter().filter_map(|pod| {
             let replica = pod.metadata.labels.as_ref()?.get(REPLICA_LABEL)?;
-            Some((replica.clone(), pod_seen(pod)))
+            Some((replica.clone(), pod_seen(pod, |node| self.context.nodes.is_cordoned(node))))
         });
         Ok(named.collect())
     }

@@ -20,6 +20,7 @@ async fn context(mock: &Mock, leadership: Leadership) -> Context {
         leadership,
         elector: ElectorServer::listen("127.0.0.1:0".parse().unwrap(), listener).await.unwrap(),
         board,
+        nodes: Arc::default(),
         known: Mutex::default(),
     }
 }

@@ -26,6 +26,7 @@ use super::board::Board;
 use super::evidence::{Death, Deaths};
 use super::http::{Health, serve};
 use super::lease::{Candidate, Leadership};
+use super::nodes::Nodes;
 use super::reconcile::{Context, MANAGER, reconcile};
 use super::slices::lead_to_elector;
 use crate::api::BrokerGroup;
@@ -112,6 +113,7 @@ async fn lead(client: &Client, options: &Options, leadership: Leadership) -> any
         leadership: leadership.clone(),
         elector,
         board,
+        nodes: Arc::new(Nodes::default()),
         known: parking_lot::Mutex::default(),
     });
     let mut tasks = JoinSet::new();
@@ -120,6 +122,8 @@ async fn lead(client: &Client, options: &Options, leadership: Leadership) -> any
         tasks.spawn(keep_groups(scope.clone(), Arc::clone(&context)));
         tasks.spawn(follow_pods(scope, Arc::clone(&context)));
     }
+    let (nodes, api) = (Arc::clone(&context.nodes), client.clone());
+    tasks.spawn(async move { nodes.follow(api).await });
     tasks.spawn(write_events(client.clone(), options.pod_name.clone(), Arc::clone(&context), told));
     let own = options.clone();
     tasks.spawn(async move { keep_elector_address(&context.client, &leadership, &own, port).await });
@@ -185,7 +189,8 @@ async fn keep_groups(scope: Scope, context: Arc<Context>) {
         .owns(scope.api::<Pod>(), ours())
         .owns(scope.api::<Service>(), ours())
         // Written when a master serves: the status is to say so at once.
-        .owns(scope.api::<EndpointSlice>(), slices);
+        .owns(scope.api::<EndpointSlice>(), slices)
+        .reconcile_all_on(context.nodes.changes());
     let reconciled = controller.run(
         |group, context| async move {
             match timeout(RECONCILE_PATIENCE, reconcile(&group, &context)).await {

@@ -10,8 +10,9 @@ use crate::elector::View;
 use crate::plan::kubernetes::{Blueprint, HASH_ANNOTATION, Observed, PodSeen, Standing, Step, conditions};
 
 /// A pod as the plan sees it.
-pub(super) fn pod_seen(pod: &Pod) -> PodSeen {
+pub(super) fn pod_seen(pod: &Pod, is_cordoned: impl Fn(&str) -> bool) -> PodSeen {
     let metadata = &pod.metadata;
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
     let status = pod.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or_default();
@@ -21,6 +22,7 @@ pub(super) fn pod_seen(pod: &Pod) -> PodSeen {
         ready: conditions.iter().any(|it| it.type_ == "Ready" && it.status == "True"),
         deleting: metadata.deletion_timestamp.is_some(),
         ended: phase == "Failed" || phase == "Succeeded",
+        cordoned: node.is_some_and(is_cordoned),
     }
 }
 
