@@ -37,7 +37,7 @@ impl<'a> Installation<'a> {
         Self::install_with(cluster, &[])
     }
 
-    /// The same, with values.
+    /// The same, with values: Helm's flags.
     pub fn install_with(cluster: &'a Cluster, values: &[&str]) -> anyhow::Result<Self> {
         let namespace = format!("e2e-{}", fastrand::u32(..));
         let installation = Self { cluster, namespace, goes_with_cluster: false };
@@ -46,7 +46,7 @@ impl<'a> Installation<'a> {
         for (name, repository) in [("gantry", "gantry"), ("operator", "gantry-operator")] {
             helm.args(["--set", &format!("images.{name}.repository=localhost/{repository},images.{name}.tag={TAG}")]);
         }
-        helm.args(values.iter().flat_map(|value| ["--set", *value]));
+        helm.args(values);
         installation.or_tell(process::run(&mut helm, None))?;
         installation.apply(&client_pod())?;
         Ok(installation)
@@ -123,13 +123,6 @@ impl<'a> Installation<'a> {
     /// The pod of the operator that leads.
     pub fn leading_operator(&self) -> anyhow::Result<String> {
         self.get(&["lease", "gantry-operator"], ".spec.holderIdentity")
-    }
-
-    /// The pods of the operator that wait to lead.
-    pub fn waiting_operators(&self) -> anyhow::Result<Vec<String>> {
-        let all = self.get(&["pods", "--selector", "app.kubernetes.io/component=operator"], ".items[*].metadata.name")?;
-        let leading = self.leading_operator()?;
-        Ok(all.split_whitespace().filter(|pod| *pod != leading).map(str::to_owned).collect())
     }
 
     /// Waits until the operator has all of its pods.
