@@ -221,8 +221,12 @@ impl Broker {
         }
     }
 
-    /// Stops cleanly: answers what waits, flushes, and leaves a store that needs no recovery.
+    /// Stops cleanly: answers what waits, flushes, and leaves a store that needs no recovery. A master that has just handed over sees its clients
+    /// off first.
     pub async fn stop(mut self) -> Result<()> {
+        while self.core.is_leaving() {
+            tokio::time::sleep(TICK).await;
+        }
         self.services.shutdown().await;
         self.core.stop();
         let writer = self.writer;

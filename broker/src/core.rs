@@ -447,6 +447,11 @@ impl Core {
         self.departing.end(&self.counters, self.clock.now_ms());
     }
 
+    /// Whether clients of this old master are here yet, or may come back: a process that ends now would leave them to nobody.
+    pub fn is_leaving(&self) -> bool {
+        self.departing.needs_us(self.clock.now_ms())
+    }
+
     /// Hands a job to the writer.
     pub fn submit_job(&self, job: Job) {
         self.queue.push(job);

@@ -3,6 +3,8 @@
 //! They came by an address that leads to whoever is master, and it leads here for some moments yet. Sent away at once they would be back at once,
 //! again and again, until their attempts are used up. So whoever sees where that address leads says when they shall go.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use gantry_replication::Millis;
 use parking_lot::Mutex;
 
@@ -13,9 +15,16 @@ use crate::services::seam::{SendFailure, Submission};
 /// Clients give up after this long by themselves.
 const PATIENCE_MS: Millis = 3_000;
 
+/// For so long after they were sent away some come back: not everywhere does the address change at the same moment.
+const LAST_MS: Millis = 1_000;
+
 /// See the module.
 #[derive(Default)]
-pub(super) struct Departing(Mutex<Option<Crowd>>);
+pub(super) struct Departing {
+    crowd: Mutex<Option<Crowd>>,
+    /// When the last ones were sent away, plus one; 0: never.
+    ended: AtomicU64,
+}
 
 struct Crowd {
     since: Millis,
@@ -35,7 +44,7 @@ impl Departing {
         mut sends: Vec<Submission>,
         mut written: Vec<Waiting>,
     ) -> (Vec<Submission>, Vec<Waiting>) {
-        let mut crowd = self.0.lock();
+        let mut crowd = self.crowd.lock();
         let crowd = crowd.get_or_insert_with(|| Crowd::new(now));
         crowd.sends.extend(sends.extract_if(.., |send| send.done.is_producers()));
         crowd.written.extend(written.extract_if(.., |waiting| waiting.is_producers()));
@@ -44,32 +53,42 @@ impl Departing {
 
     /// A master that knows itself deposed, and hasn't been told yet to step down, lets its producers wait: as many as there is room for.
     pub(super) fn begin_with(&self, now: Millis, sends: &mut Vec<Submission>, room: usize) {
-        self.0.lock().get_or_insert_with(|| Crowd::new(now)).take_in(sends, room);
+        self.crowd.lock().get_or_insert_with(|| Crowd::new(now)).take_in(sends, room);
     }
 
     /// Lets producers wait, if others do: as many as there is room for.
     pub(super) fn join(&self, sends: &mut Vec<Submission>, room: usize) {
-        if let Some(crowd) = &mut *self.0.lock() {
+        if let Some(crowd) = &mut *self.crowd.lock() {
             crowd.take_in(sends, room);
         }
     }
 
     pub(super) fn is_on(&self) -> bool {
-        self.0.lock().is_some()
+        self.crowd.lock().is_some()
+    }
+
+    /// Whether clients are here that wait, or may come back yet.
+    pub(super) fn needs_us(&self, now: Millis) -> bool {
+        let ended = self.ended.load(Ordering::Relaxed);
+        self.is_on() || (ended > 0 && now < ended + LAST_MS)
     }
 
     /// The time has come for all of them.
     pub(super) fn end(&self, counters: &Counters, now: Millis) {
-        if let Some(crowd) = self.0.lock().take() {
-            crowd.send_away(counters, now);
-        }
+        let crowd = self.crowd.lock().take();
+        self.send_away(crowd, counters, now);
     }
 
     /// Nobody has said that the time has come.
     pub(super) fn end_if_overdue(&self, counters: &Counters, now: Millis) {
         let overdue = |crowd: &mut Crowd| now.saturating_sub(crowd.since) > PATIENCE_MS;
-        let crowd = self.0.lock().take_if(overdue);
+        let crowd = self.crowd.lock().take_if(overdue);
+        self.send_away(crowd, counters, now);
+    }
+
+    fn send_away(&self, crowd: Option<Crowd>, counters: &Counters, now: Millis) {
         if let Some(crowd) = crowd {
+            self.ended.store(now + 1, Ordering::Relaxed);
             crowd.send_away(counters, now);
         }
     }
@@ -94,5 +113,32 @@ impl Crowd {
         for send in self.sends {
             send.done.complete(Err(FAILURE));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_master_is_needed_until_a_moment_after_its_clients_were_sent_away() {
+        let (departing, counters) = (Departing::default(), Counters::default());
+        departing.end(&counters, 0);
+        assert!(!departing.needs_us(0), "it never was master");
+        departing.begin(100, Vec::new(), Vec::new());
+        assert!(departing.is_on() && departing.needs_us(2_000));
+        departing.end(&counters, 2_000);
+        assert!(!departing.is_on() && departing.needs_us(2_999));
+        assert!(!departing.needs_us(3_001));
+    }
+
+    #[test]
+    fn nobody_waits_for_ever_for_an_address_that_does_not_change() {
+        let (departing, counters) = (Departing::default(), Counters::default());
+        departing.begin(100, Vec::new(), Vec::new());
+        departing.end_if_overdue(&counters, 100 + PATIENCE_MS);
+        assert!(departing.is_on());
+        departing.end_if_overdue(&counters, 101 + PATIENCE_MS);
+        assert!(!departing.is_on());
     }
 }

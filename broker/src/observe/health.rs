@@ -44,7 +44,8 @@ fn role(core: &Core) -> Verdict {
         (Standing::Master { epoch, .. }, Ok(())) => Ok(format!("master of epoch {epoch}")),
         (Standing::Master { .. }, Err(why)) => Err(why.to_string()),
         (Standing::Fenced, _) => Err("it has not been told its role yet".to_owned()),
-        (Standing::Slave { epoch, ha_address }, Err(NotServing::Slave)) => {
+        // One whose clients wait to be sent to the next master follows that one already.
+        (Standing::Slave { epoch, ha_address }, Err(NotServing::Slave | NotServing::SwitchingOver)) => {
             let upstream = core.upstream.status();
             match ha_address {
                 _ if upstream.connected => Ok(format!("slave of epoch {epoch}, follows {}", upstream.address)),
