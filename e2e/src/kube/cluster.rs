@@ -110,7 +110,7 @@ impl Cluster {
 
 /// Its nodes.
 impl Cluster {
-    /// A new one of so many nodes, with the images under test on all of them.
+    /// A new one of so many nodes, with the images under test on all of them. Never the one that KUBECONFIG names: nodes are to be lost.
     pub fn of_nodes(nodes: u32) -> anyhow::Result<Self> {
         let cluster = Self::up(nodes)?;
         cluster.load_images()?;
@@ -130,6 +130,13 @@ impl Cluster {
     /// Ends all processes of a node at once, those of its pods among them.
     pub fn kill_node(&self, node: &str) -> anyhow::Result<()> {
         self.fault("kill", node)
+    }
+
+    /// A command that is run on a node, in its network: it reaches the node's pods even where nobody else does.
+    pub fn on_node(&self, node: &str) -> Command {
+        let mut enter = Command::new(script("enter"));
+        enter.arg(self.files_of(node));
+        enter
     }
 
     fn fault(&self, fault: &str, node: &str) -> anyhow::Result<()> {

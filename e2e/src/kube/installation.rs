@@ -84,6 +84,12 @@ impl<'a> Installation<'a> {
         self.or_tell(process::run(&mut self.kubectl(&ready), None)).map(drop)
     }
 
+    /// Waits until a field of an object (`kind/name`) has that value.
+    pub fn wait_until(&self, object: &str, path: &str, value: &str) -> anyhow::Result<()> {
+        let condition = format!("--for=jsonpath={{{path}}}={value}");
+        self.or_tell(process::run(&mut self.kubectl(&["wait", &condition, object, "--timeout=3m"]), None)).map(drop)
+    }
+
     /// The name by which clients find the name servers.
     pub fn name_server(&self) -> String {
         format!("{RELEASE}-nameserver.{}.svc:9876", self.namespace)
