@@ -87,7 +87,11 @@ impl Joined {
     }
 }
 
-async fn ask<A: DeserializeOwned>(connection: &Connection, code: i32, body: &impl Serialize) -> Result<A, String> {
+pub(crate) async fn ask<A: DeserializeOwned>(
+    connection: &Connection,
+    code: i32,
+    body: &impl Serialize,
+) -> Result<A, String> {
     let request = Command::request(code).with_body(serde_json::to_vec(body).unwrap());
     let answer = connection.invoke(request, PATIENCE).await.map_err(|error| error.to_string())?;
     if answer.code != response::SUCCESS {

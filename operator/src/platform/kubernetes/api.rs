@@ -3,10 +3,38 @@
 use std::future::Future;
 use std::time::Duration;
 
-use kube::Error;
+use anyhow::Context as _;
+use kube::runtime::watcher;
+use kube::{Client, Config, Error};
 
 /// A call that takes longer has failed, as far as anyone here is concerned; what it asked for may happen all the same.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A watch is begun anew this often. One that says nothing for longer is on a connection that leads nowhere any more.
+const WATCH: Duration = Duration::from_mins(1);
+/// A connection on which nothing comes for so long is given up.
+const SILENCE: Duration = Duration::from_secs(75);
+
+/// After a call that failed.
+const RETRY: Duration = Duration::from_secs(2);
+/// And at most, whatever the API server asks for.
+const MAX_RETRY: Duration = Duration::from_mins(1);
+
+/// The way to the API server that the pod, or KUBECONFIG, names.
+pub(super) async fn client() -> anyhow::Result<Client> {
+    let config = Config::infer().await;
+    let mut config = config.context("no way to the API server is known: neither in a pod nor by KUBECONFIG")?;
+    // Between two tries this operator may have ceased to lead: whoever calls asks that, and decides whether there is a second one.
+    config.default_retry = false;
+    config.connect_timeout = Some(PATIENCE);
+    (config.read_timeout, config.reset_reader_on_write) = (Some(SILENCE), true);
+    Client::try_from(config).context("no connection to the API server can be made")
+}
+
+/// How objects are watched.
+pub(super) fn watched() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH.as_secs() as u32)
+}
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +63,15 @@ impl CallError {
             Self::Api(Error::Api(status)) => Some(status.code),
             _ => None,
         }
+    }
+
+    /// When to try again: as the API server asks for, within limits.
+    pub(super) fn retry_in(&self) -> Duration {
+        let asked = match self {
+            Self::Api(Error::Api(status)) => status.details.as_ref().map_or(0, |details| details.retry_after_seconds),
+            _ => 0,
+        };
+        Duration::from_secs(asked.into()).clamp(RETRY, MAX_RETRY)
     }
 
     /// Somebody else was faster, or the object is there already.

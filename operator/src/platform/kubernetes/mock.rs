@@ -1,4 +1,4 @@
-//! An API server that is none: it keeps objects by their paths, counts versions, and misbehaves as told.
+//! An API server that is none: it keeps objects by their paths, counts versions, lets itself be watched, and misbehaves as told.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -9,13 +9,42 @@ use kube::Client;
 use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 type Change = Box<dyn FnOnce(&mut Value) + Send>;
+type Judge = Box<dyn FnMut(&Call) -> Fate + Send>;
+
+/// What a refusal with 429 asks for.
+pub(super) const RETRY_AFTER_SECONDS: u64 = 7;
+
+/// A call, for whoever decides on its [`Fate`].
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    pub(super) method: String,
+    pub(super) path: String,
+    pub(super) watch: bool,
+    pub(super) body: Value,
+}
+
+/// What becomes of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Served,
+    /// With this code, and nothing is done.
+    Refused(u16),
+    /// Nothing is done, and no answer ever comes.
+    Lost,
+    /// It is done, and no answer ever comes.
+    Unanswered,
+}
 
 #[derive(Default)]
 struct State {
     objects: BTreeMap<String, Value>,
     version: u64,
+    /// Version, kind, path and object of each change, for watches.
+    changes: Vec<(u64, &'static str, String, Value)>,
+    judge: Option<Judge>,
     patches: usize,
     refuse_all: Option<u16>,
     refuse_patches: Option<u16>,
@@ -27,6 +56,7 @@ struct State {
 #[derive(Clone, Default)]
 pub(super) struct Mock {
     state: Arc<Mutex<State>>,
+    changed: Arc<Notify>,
 }
 
 impl Mock {
@@ -35,10 +65,10 @@ impl Mock {
     }
 
     pub(super) fn client(&self) -> Client {
-        let state = Arc::clone(&self.state);
+        let mock = self.clone();
         let service = tower::service_fn(move |request: http::Request<Body>| {
-            let state = Arc::clone(&state);
-            async move { Ok::<_, Infallible>(serve(&state, request).await) }
+            let mock = mock.clone();
+            async move { Ok::<_, Infallible>(mock.serve(request).await) }
         });
         Client::new(service, "default")
     }
@@ -53,10 +83,27 @@ impl Mock {
 
     pub(super) fn put(&self, path: &str, object: Value) {
         self.state.lock().store(path, object);
+        self.changed.notify_waiters();
     }
 
     pub(super) fn remove(&self, path: &str) {
-        self.state.lock().objects.remove(path);
+        self.state.lock().remove(path);
+        self.changed.notify_waiters();
+    }
+
+    /// An object as it was after each of its changes.
+    pub(super) fn history(&self, path: &str) -> Vec<Value> {
+        let state = self.state.lock();
+        state.changes.iter().filter(|(_, _, place, _)| place == path).map(|(.., object)| object.clone()).collect()
+    }
+
+    /// Who decides on each call from now on.
+    pub(super) fn judge(&self, judge: impl FnMut(&Call) -> Fate + Send + 'static) {
+        self.state.lock().judge = Some(Box::new(judge));
+    }
+
+    pub(super) fn judge_nothing(&self) {
+        self.state.lock().judge = None;
     }
 
     pub(super) fn change(&self, path: &str, change: impl FnOnce(&mut Value)) {
@@ -64,6 +111,8 @@ impl Mock {
         let mut object = state.objects[path].clone();
         change(&mut object);
         state.store(path, object);
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     pub(super) fn before_next_patch(&self, change: impl FnOnce(&mut Value) + Send + 'static) {
@@ -103,11 +152,21 @@ impl State {
         if path.contains("/services/") && object["spec"]["clusterIP"].is_null() {
             object["spec"]["clusterIP"] = "10.96.0.7".into();
         }
+        let kind = if self.objects.contains_key(path) { "MODIFIED" } else { "ADDED" };
+        self.changes.push((self.version, kind, path.to_owned(), object.clone()));
         self.objects.insert(path.to_owned(), object.clone());
         object
     }
 
-    fn handle(&mut self, method: &str, path: &str, body: Value) -> (u16, Value) {
+    fn remove(&mut self, path: &str) -> Option<Value> {
+        let mut object = self.objects.remove(path)?;
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
+        self.changes.push((self.version, "DELETED", path.to_owned(), object.clone()));
+        Some(object)
+    }
+
+    fn handle(&mut self, method: &str, path: &str, selector: &[(String, String)], body: Value) -> (u16, Value) {
         if let Some(code) = self.refuse_all {
             return refusal(code);
         }
@@ -115,7 +174,9 @@ impl State {
         match method {
             "GET" => match self.objects.get(path) {
                 Some(object) => (200, object.clone()),
-                None if path.rsplit('/').next().is_some_and(|last| last.ends_with('s')) => (200, self.list(path)),
+                None if path.rsplit('/').next().is_some_and(|last| last.ends_with('s')) => {
+                    (200, self.list(path, selector))
+                }
                 None => refusal(404),
             },
             "POST" => {
@@ -129,7 +190,7 @@ impl State {
                 Some(_) => (200, self.store(&object_path, body)),
             },
             "PATCH" => self.patch(&object_path, body),
-            "DELETE" => match self.objects.remove(&object_path) {
+            "DELETE" => match self.remove(&object_path) {
                 Some(object) => (200, object),
                 None => refusal(404),
             },
@@ -157,12 +218,33 @@ impl State {
         (200, self.store(path, object))
     }
 
-    fn list(&self, path: &str) -> Value {
-        let prefix = format!("{path}/");
-        let items: Vec<_> =
-            self.objects.iter().filter(|(path, _)| path.starts_with(&prefix)).map(|(_, it)| it).collect();
+    fn list(&self, path: &str, selector: &[(String, String)]) -> Value {
+        let wanted = |(place, object): &(&String, &Value)| is_in(path, place) && is_selected(selector, object);
+        let items: Vec<_> = self.objects.iter().filter(wanted).map(|(_, it)| it).collect();
         json!({"metadata": {"resourceVersion": self.version.to_string()}, "items": items})
     }
+
+    /// What a watch since then has to tell, one event a line.
+    fn since(&self, version: u64, path: &str, selector: &[(String, String)]) -> Vec<u8> {
+        let news = self
+            .changes
+            .iter()
+            .filter(|(at, _, place, object)| *at > version && is_in(path, place) && is_selected(selector, object));
+        news.flat_map(|(_, kind, _, object)| format!("{}\n", json!({"type": kind, "object": object})).into_bytes())
+            .collect()
+    }
+}
+
+/// Whether an object is listed under a path, which may be that of all namespaces.
+fn is_in(list: &str, object: &str) -> bool {
+    let Some((parent, _)) = object.rsplit_once('/') else { return false };
+    let Some((base, plural)) = list.rsplit_once('/') else { return false };
+    let of_a_namespace = parent.strip_prefix(base).and_then(|rest| rest.strip_prefix("/namespaces/"));
+    parent == list || of_a_namespace.and_then(|rest| rest.split_once('/')).is_some_and(|(_, last)| last == plural)
+}
+
+fn is_selected(selector: &[(String, String)], object: &Value) -> bool {
+    selector.iter().all(|(key, value)| object["metadata"]["labels"][key] == *value)
 }
 
 fn merge(into: &mut Value, patch: Value) {
@@ -187,22 +269,101 @@ fn refusal(code: u16) -> (u16, Value) {
     let reason = match code {
         404 => "NotFound",
         409 => "Conflict",
+        410 => "Expired",
+        429 => "TooManyRequests",
         _ => "Test",
     };
-    (
-        code,
-        json!({"kind": "Status", "status": "Failure", "code": code, "message": "refused by the test", "reason": reason}),
-    )
+    let details = if code == 429 { json!({"retryAfterSeconds": RETRY_AFTER_SECONDS}) } else { json!({}) };
+    let status = json!({
+        "kind": "Status", "status": "Failure", "code": code, "message": "refused by the test", "reason": reason,
+        "details": details,
+    });
+    (code, status)
 }
 
-async fn serve(state: &Mutex<State>, request: http::Request<Body>) -> http::Response<Body> {
-    let (parts, body) = request.into_parts();
-    let bytes = body.collect_bytes().await.unwrap();
-    let body = serde_json::from_slice(&bytes).unwrap_or_default();
-    let (code, answer) = state.lock().handle(parts.method.as_str(), parts.uri.path(), body);
-    if parts.method == "PATCH" && state.lock().swallow_patches {
-        std::future::pending::<()>().await;
+impl Mock {
+    async fn serve(&self, request: http::Request<Body>) -> http::Response<Body> {
+        let (parts, body) = request.into_parts();
+        let bytes = body.collect_bytes().await.unwrap();
+        let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let query = Query::of(&parts.uri);
+        let path = parts.uri.path();
+        let (method, watch) = (parts.method.to_string(), query.watch_from.is_some());
+        let call = Call { method, path: path.to_owned(), watch, body };
+        let fate = self.state.lock().judge.as_mut().map_or(Fate::Served, |judge| judge(&call));
+        if fate == Fate::Lost {
+            return std::future::pending().await;
+        }
+        if let (Fate::Served, Some(version)) = (fate, query.watch_from) {
+            return self.watch(path, version, &query.selector).await;
+        }
+        let (code, answer) = match fate {
+            // What a watch began from is no more: an API server says so inside the watch.
+            Fate::Refused(410) if call.watch => (200, json!({"type": "ERROR", "object": refusal(410).1})),
+            Fate::Refused(code) => refusal(code),
+            _ => self.handle(&call.method, path, &query.selector, call.body),
+        };
+        if fate == Fate::Unanswered || (parts.method == "PATCH" && self.state.lock().swallow_patches) {
+            return std::future::pending().await;
+        }
+        answer_with(code, serde_json::to_vec(&answer).unwrap())
     }
-    let body = Body::from(serde_json::to_vec(&answer).unwrap());
-    http::Response::builder().status(code).body(body).unwrap()
+
+    fn handle(&self, method: &str, path: &str, selector: &[(String, String)], body: Value) -> (u16, Value) {
+        let mut state = self.state.lock();
+        let before = state.version;
+        let answer = state.handle(method, path, selector, body);
+        if state.version != before {
+            self.changed.notify_waiters();
+        }
+        answer
+    }
+
+    /// Answers as soon as there is something to tell, and then ends: the next watch goes on from there.
+    async fn watch(&self, path: &str, version: u64, selector: &[(String, String)]) -> http::Response<Body> {
+        loop {
+            let changed = self.changed.notified();
+            let mut changed = std::pin::pin!(changed);
+            changed.as_mut().enable();
+            let refused = self.state.lock().refuse_all;
+            if let Some(code) = refused {
+                return answer_with(code, serde_json::to_vec(&refusal(code).1).unwrap());
+            }
+            let news = self.state.lock().since(version, path, selector);
+            if !news.is_empty() {
+                return answer_with(200, news);
+            }
+            changed.await;
+        }
+    }
+}
+
+fn answer_with(code: u16, body: Vec<u8>) -> http::Response<Body> {
+    let mut response = http::Response::builder().status(code);
+    if code == 429 {
+        response = response.header("Retry-After", RETRY_AFTER_SECONDS);
+    }
+    response.body(Body::from(body)).unwrap()
+}
+
+/// What of a call's query matters here.
+#[derive(Default)]
+struct Query {
+    watch_from: Option<u64>,
+    selector: Vec<(String, String)>,
+}
+
+impl Query {
+    fn of(uri: &http::Uri) -> Self {
+        let fields: BTreeMap<_, _> =
+            uri.query().unwrap_or_default().split('&').filter_map(|it| it.split_once('=')).collect();
+        let version = fields.get("resourceVersion").and_then(|version| version.parse().ok()).unwrap_or(0);
+        let selector = fields.get("labelSelector").copied().unwrap_or_default();
+        let selector = selector.replace("%2F", "/").replace("%3D", "=").replace("%2C", ",");
+        let pairs = selector.split(',').filter_map(|pair| pair.split_once('='));
+        Self {
+            watch_from: (fields.get("watch") == Some(&"true")).then_some(version),
+            selector: pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        }
+    }
 }

@@ -16,6 +16,8 @@
 mod api;
 mod board;
 mod evidence;
+#[cfg(test)]
+mod fault_tests;
 mod http;
 mod lease;
 #[cfg(test)]
@@ -23,6 +25,11 @@ mod mock;
 mod nodes;
 mod reconcile;
 mod record_status;
+#[cfg(test)]
+mod restart_tests;
+#[cfg(test)]
+mod rig;
 pub mod run;
 mod slices;
 mod status;
+mod unreadable;

@@ -15,6 +15,8 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use super::api::watched;
+
 /// Before an operator that may not see nodes tries again: somebody may have given it the right.
 const FORBIDDEN_AGAIN: Duration = Duration::from_mins(5);
 
@@ -44,7 +46,7 @@ impl Nodes {
     /// Follows the nodes, for as long as it isn't dropped.
     pub(super) async fn follow(&self, client: Client) {
         // The API server leaves the others out.
-        let cordoned = watcher::Config::default().fields("spec.unschedulable=true");
+        let cordoned = watched().fields("spec.unschedulable=true");
         let mut events = std::pin::pin!(watcher(Api::<Node>::all(client), cordoned).default_backoff());
         let mut forbidden = false;
         while let Some(event) = events.next().await {

@@ -4,7 +4,7 @@ use gantry_replication::wire::Hello;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::unbounded_channel;
 
-use super::super::mock::Mock;
+use super::super::mock::{Mock, RETRY_AFTER_SECONDS};
 use super::*;
 use crate::elector::tests::{hello, join, until};
 
@@ -162,6 +162,10 @@ async fn too_many_requests_are_an_error_that_is_tried_again() {
     let error = reconcile(&group(&mock), &context).await.map(drop).unwrap_err();
     assert_eq!(error.code(), Some(429));
     assert!(error.to_string().contains("refused by the test (429"), "{error}");
+    assert_eq!(error.retry_in(), Duration::from_secs(RETRY_AFTER_SECONDS), "as it asks for");
+    mock.refuse_all_with(503);
+    let error = reconcile(&group(&mock), &context).await.map(drop).unwrap_err();
+    assert!(error.retry_in() < Duration::from_secs(RETRY_AFTER_SECONDS), "it asks for nothing");
 }
 
 #[tokio::test]

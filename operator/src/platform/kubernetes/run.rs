@@ -10,10 +10,11 @@ use gantry_replication::elector::Notice;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ListParams;
+use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::controller::{Action, Controller, Error as ControllerError};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::runtime::watcher::{self, Event as WatchEvent, watcher};
+use kube::runtime::watcher::{Event as WatchEvent, watcher};
 use kube::{Api, Client};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -21,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::api::{CallError, call};
+use super::api::{CallError, call, client, watched};
 use super::board::Board;
 use super::evidence::{Death, Deaths};
 use super::http::{Health, serve};
@@ -29,6 +30,7 @@ use super::lease::{Candidate, Leadership};
 use super::nodes::Nodes;
 use super::reconcile::{Context, MANAGER, reconcile};
 use super::slices::lead_to_elector;
+use super::unreadable::say_so;
 use crate::api::BrokerGroup;
 use crate::elector::{ElectorServer, Listener};
 use crate::plan::kubernetes::{BROKER, Site};
@@ -67,8 +69,7 @@ pub struct Options {
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    let client =
-        Client::try_default().await.context("no way to the API server is known: neither in a pod nor by KUBECONFIG")?;
+    let client = client().await?;
     let api = Api::namespaced(client.clone(), &options.namespace);
     let mut candidate = Candidate::new(api, LEASE, &options.pod_name);
     let health = Health::new(candidate.leadership().clone());
@@ -95,7 +96,7 @@ async fn lead_again_and_again(client: &Client, options: &Options, candidate: &mu
 }
 
 /// For as long as it isn't dropped: with it end the elector, its sessions, and every reconcile.
-async fn lead(client: &Client, options: &Options, leadership: Leadership) -> anyhow::Result<()> {
+pub(super) async fn lead(client: &Client, options: &Options, leadership: Leadership) -> anyhow::Result<()> {
     let (notices, told) = unbounded_channel();
     let board = Arc::new(Board::new(client.clone(), leadership.clone(), notices));
     let elector = ElectorServer::listen(options.elector_listen, Arc::clone(&board) as Arc<dyn Listener>)
@@ -183,9 +184,9 @@ async fn until_known(groups: &Api<BrokerGroup>) {
 /// Kube's controller queues each group once, runs groups beside each other, and lists anew after a 410.
 async fn keep_groups(scope: Scope, context: Arc<Context>) {
     until_known(&scope.api()).await;
-    let ours = || watcher::Config::default().labels(&format!("app.kubernetes.io/name={BROKER}"));
-    let slices = watcher::Config::default().labels("endpointslice.kubernetes.io/managed-by=gantry-operator");
-    let controller = Controller::new(scope.api::<BrokerGroup>(), watcher::Config::default())
+    let ours = || watched().labels(&format!("app.kubernetes.io/name={BROKER}"));
+    let slices = watched().labels("endpointslice.kubernetes.io/managed-by=gantry-operator");
+    let controller = Controller::new(scope.api::<DeserializeGuard<BrokerGroup>>(), watched())
         .owns(scope.api::<Pod>(), ours())
         .owns(scope.api::<Service>(), ours())
         // Written when a master serves: the status is to say so at once.
@@ -193,12 +194,16 @@ async fn keep_groups(scope: Scope, context: Arc<Context>) {
         .reconcile_all_on(context.nodes.changes());
     let reconciled = controller.run(
         |group, context| async move {
-            match timeout(RECONCILE_PATIENCE, reconcile(&group, &context)).await {
+            let group = match &group.0 {
+                Ok(group) => group,
+                Err(unreadable) => return say_so(unreadable, &context).await.map(|()| Action::await_change()),
+            };
+            match timeout(RECONCILE_PATIENCE, reconcile(group, &context)).await {
                 Ok(done) => done.map(Action::requeue),
                 Err(_elapsed) => Err(CallError::Timeout),
             }
         },
-        |_, _, _| Action::requeue(RETRY),
+        |_, error, _| Action::requeue(error.retry_in()),
         Arc::clone(&context),
     );
     let told = reconciled.for_each(|done| {
@@ -216,7 +221,7 @@ async fn keep_groups(scope: Scope, context: Arc<Context>) {
 
 /// Tells the elector what kubelets say of ended containers.
 async fn follow_pods(scope: Scope, context: Arc<Context>) {
-    let ours = watcher::Config::default().labels(&format!("app.kubernetes.io/name={BROKER}"));
+    let ours = watched().labels(&format!("app.kubernetes.io/name={BROKER}"));
     let mut deaths = Deaths::default();
     let mut events = std::pin::pin!(watcher(scope.api::<Pod>(), ours).default_backoff());
     while let Some(event) = events.next().await {

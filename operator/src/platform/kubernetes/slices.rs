@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{EndpointPort, EndpointSlice};
 use kube::api::PostParams;
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -54,7 +54,10 @@ pub(super) async fn lead_to_elector(
     let api: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
     let name = format!("{service}-gantry");
     let address = ip.to_string();
-    let stands = |old: &EndpointSlice| epoch_of(old).1 == Some(&address);
+    let stands = |old: &EndpointSlice| {
+        let same_port = |ports: &Vec<EndpointPort>| ports.iter().any(|it| it.port == Some(i32::from(port)));
+        epoch_of(old).1 == Some(&address) && old.ports.as_ref().is_some_and(same_port)
+    };
     let body = |version: Option<&str>| {
         json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
