@@ -82,7 +82,9 @@ pub const IDENTITY_KEYS: &[&str] = &[
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!has(self.replication.minInSync) || self.replication.minInSync <= self.replicas")
-        .message("replication.minInSync must not be above replicas")
+        .message("spec.replication.minInSync must not be above spec.replicas"),
+    validation = Rule::new("quantity(self.storage.size).compareTo(quantity(oldSelf.storage.size)) >= 0")
+        .message("spec.storage.size may grow, but never shrink")
 )]
 pub struct BrokerGroupSpec {
     /// Number of brokers: one master, the others slaves.
@@ -97,6 +99,7 @@ pub struct BrokerGroupSpec {
 
     /// Container image of the brokers; the operator's own default where absent. Local groups ignore it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^[^ \t\r\n]+$"))]
     pub image: Option<String>,
 
     /// When a message counts as acknowledged, and what happens with too few replicas.
@@ -130,9 +133,9 @@ pub struct BrokerGroupSpec {
     #[schemars(extend("maxProperties" = 256))]
     #[x_kube(
         validation = Rule::new("self.all(k, k.matches('^[A-Za-z][A-Za-z0-9._-]{0,126}$'))")
-            .message("config: a key is a letter followed by letters, digits, '.', '_' or '-', at most 127 characters"),
+            .message("spec.config: a key is a letter followed by letters, digits, '.', '_' or '-', at most 127 characters"),
         validation = Rule::new("self.all(k, !(k in ['brokerClusterName', 'brokerName', 'brokerId', 'brokerRole', 'brokerIP1', 'brokerIP2', 'listenPort', 'haListenPort', 'metricsPromExporterPort', 'namesrvAddr', 'storePathRootDir', 'storePathCommitLog', 'flushDiskType', 'gantryReplica', 'gantryPriority', 'gantryElectors', 'gantryToken', 'gantryAdvertisedMaster', 'replicationMode', 'minInSyncReplicas', 'onShortage']))")
-            .message("config must not set what the operator sets: identity, addresses, store path, flush or replication of a broker")
+            .message("spec.config must not set what the operator sets: identity, addresses, store path, flush or replication of a broker")
     )]
     pub config: BTreeMap<String, String>,
 }
@@ -197,6 +200,7 @@ pub struct Storage {
 
     /// Storage class of the volumes; the cluster's default class where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub storage_class_name: Option<String>,
 }
 
@@ -224,6 +228,10 @@ pub struct Placement {
 pub struct Spread {
     /// Node label whose values the replicas are spread over: nodes by default, `topology.kubernetes.io/zone` for zones.
     #[serde(default = "hostname")]
+    #[schemars(
+        length(max = 317),
+        regex(pattern = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
+    )]
     pub topology_key: String,
 
     /// Whether two replicas may share a value of `topologyKey` when there is no other place (`false`), or wait (`true`).
@@ -287,11 +295,11 @@ mod tests {
     fn the_rules_of_the_schema_refuse_what_cannot_be() {
         let json = |text: &str| serde_json::from_str(text).unwrap();
         let cases = [
-            ("broker-a", r#"{"replicas": 3, "replication": {"minInSync": 4}}"#, "must not be above replicas"),
+            ("broker-a", r#"{"replicas": 3, "replication": {"minInSync": 4}}"#, "must not be above spec.replicas"),
             ("broker-a", r#"{"preferredMaster": "broker-a-3"}"#, "must name a replica of this group"),
             ("broker-a", r#"{"preferredMaster": "broker-b-1"}"#, "must name a replica of this group"),
-            ("broker-a", r#"{"config": {"brokerId": "1"}}"#, "config must not set what the operator sets"),
-            ("broker-a", r#"{"config": {"a b": "1"}}"#, "config: a key is"),
+            ("broker-a", r#"{"config": {"brokerId": "1"}}"#, "spec.config must not set what the operator sets"),
+            ("broker-a", r#"{"config": {"a b": "1"}}"#, "spec.config: a key is"),
             ("Broker", "{}", "metadata.name must be"),
             ("a-", "{}", "metadata.name must be"),
         ];

@@ -14,6 +14,7 @@ pub fn crd() -> Result<CustomResourceDefinition, serde_json::Error> {
     let mut crd = serde_json::to_value(BrokerGroup::crd())?;
     use_formats_that_kubernetes_knows(&mut crd);
     bound_names(&mut crd);
+    say_what_kubernetes_takes(&mut crd);
     serde_json::from_value(crd)
 }
 
@@ -56,6 +57,32 @@ fn bound_names(crd: &mut Value) {
         });
     }
 }
+
+/// Kubernetes' own types come with the words of its documentation and without its rules: what it would refuse in a pod is refused here, where
+/// whoever wrote it is told. And its page on quantities isn't repeated for each of them.
+fn say_what_kubernetes_takes(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            let words = fields.get("description").and_then(Value::as_str).unwrap_or_default();
+            if words.starts_with("Quantity is a fixed-point representation") {
+                fields.insert("description".to_owned(), "A quantity such as `500m` or `2Gi`.".into());
+                fields.insert("pattern".to_owned(), QUANTITY.into());
+            }
+            if let Some(Value::Object(properties)) = fields.get_mut("properties")
+                && properties.contains_key("tolerationSeconds")
+            {
+                properties["effect"]["enum"] = json!(["NoSchedule", "PreferNoSchedule", "NoExecute"]);
+                properties["operator"]["enum"] = json!(["Exists", "Equal"]);
+            }
+            fields.values_mut().for_each(say_what_kubernetes_takes);
+        }
+        Value::Array(items) => items.iter_mut().for_each(say_what_kubernetes_takes),
+        _ => {}
+    }
+}
+
+/// Of what a container may ask for: nothing below zero.
+const QUANTITY: &str = r"^[0-9]+(\.[0-9]*)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][-+]?[0-9]+)?$";
 
 #[cfg(test)]
 mod tests {
