@@ -9,6 +9,7 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Parser, Subcommand};
 
 use crate::api::crd_yaml;
+use crate::observe::{DEFAULT_MAX_GROUPS, document_metrics};
 use crate::plan::Layout;
 use crate::platform::kubernetes::run;
 use crate::platform::local::control::{Answer, Request, ask};
@@ -42,6 +43,8 @@ enum Verb {
     Local(Local),
     /// Print the CustomResourceDefinition of BrokerGroup as YAML.
     Crd,
+    /// Print what metrics an operator has, as in docs/metrics.md.
+    Metrics,
 }
 
 #[derive(Debug, Subcommand)]
@@ -130,9 +133,12 @@ struct Run {
     /// Where the elector listens.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9880")]
     elector_listen: SocketAddr,
-    /// Where probes are answered.
+    /// Where probes are answered and metrics are shown.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     http_listen: SocketAddr,
+    /// Groups that have series of their own in the metrics, at most.
+    #[arg(long, value_name = "GROUPS", default_value_t = DEFAULT_MAX_GROUPS)]
+    metrics_max_groups: usize,
     /// A namespace whose groups are kept; once each [default: all].
     #[arg(long, value_name = "NAMESPACE")]
     namespace: Vec<String>,
@@ -158,6 +164,7 @@ impl Run {
             elector_service: self.elector_service,
             elector_listen: self.elector_listen,
             http_listen: self.http_listen,
+            metrics_max_groups: self.metrics_max_groups,
             namespaces: self.namespace,
             pod_name: self.pod_name,
             namespace: self.pod_namespace,
@@ -186,6 +193,7 @@ impl Cli {
         match self.command {
             Verb::Run(run) => run.run().await,
             Verb::Crd => print(&crd_yaml()?),
+            Verb::Metrics => print(&document_metrics()?),
             Verb::Local(Local::Up(up)) => up.run().await,
             Verb::Local(Local::Status { json, place }) => status(json, &place).await,
             Verb::Local(Local::Switchover { replica, place }) => switchover(replica, &place).await,

@@ -3,5 +3,6 @@
 pub mod api;
 pub mod cli;
 pub mod elector;
+pub mod observe;
 pub mod plan;
 pub mod platform;

@@ -13,6 +13,7 @@
 //! All is level-triggered: after each event the whole state is looked at again, so an elector that restarts between any two
 //! steps of an election goes on from what the record and the replicas say.
 
+mod cause;
 mod election;
 mod planned;
 mod seats;
@@ -26,6 +27,7 @@ use crate::master::Mode;
 use crate::record::{GroupRecord, Recorded, Version};
 use crate::wire::{AlterInSync, CutTail, Directive, Hello, Report, Role};
 use crate::{Epoch, Member, Millis};
+pub use cause::Cause;
 use election::Trouble;
 use planned::Switchover;
 use seats::Seat;
@@ -249,7 +251,7 @@ pub enum Notice {
         /// Its epoch.
         epoch: Epoch,
         /// Why.
-        cause: &'static str,
+        cause: Cause,
         /// From the first sign to the record's being written.
         decision_ms: Millis,
     },
@@ -302,7 +304,7 @@ impl Notice {
     /// Whether a new master was made because the old one is lost, so that nothing that waits for the old one is worth waiting.
     pub fn is_failover(&self) -> bool {
         match self {
-            Self::Elected { cause, .. } => *cause != planned::SWITCHOVER,
+            Self::Elected { cause, .. } => *cause != Cause::Switchover,
             Self::Unclean { .. } => true,
             _ => false,
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::elector::seats::Seat;
-use crate::elector::{Action, Elector, Notice, Purpose};
+use crate::elector::{Action, Cause, Elector, Notice, Purpose};
 use crate::master::Mode;
 use crate::wire::Role;
 use crate::{Epoch, GroupRecord, Member, Millis};
@@ -29,12 +29,12 @@ enum Kind {
 }
 
 impl Kind {
-    fn cause(self) -> &'static str {
+    fn cause(self) -> Cause {
         match self {
-            Self::KnownDead => "failover (the master's process ended)",
-            Self::DataPlaneDead => "failover (the master's disk or writer is stuck)",
-            Self::Silent => "failover (the master is silent and no in-sync slave hears it)",
-            Self::PastRecord => "new epoch (the group record was restored from the past)",
+            Self::KnownDead => Cause::ProcessEnded,
+            Self::DataPlaneDead => Cause::DataPlane,
+            Self::Silent => Cause::Silent,
+            Self::PastRecord => Cause::PastRecord,
         }
     }
 }
@@ -139,7 +139,7 @@ impl Elector {
         old: &GroupRecord,
         master: Member,
         in_sync: BTreeSet<Member>,
-        cause: &'static str,
+        cause: Cause,
         decision_ms: Millis,
     ) {
         let epoch = self.next_epoch(old);

@@ -1,11 +1,8 @@
 //! The planned switchover: park sends at the master, let the candidate reach the end, then the same steps as in an election.
 
-use crate::elector::{Action, Elector, SwitchoverDone, Ticket};
+use crate::elector::{Action, Cause, Elector, SwitchoverDone, Ticket};
 use crate::wire::{Directive, Role};
 use crate::{GroupRecord, Member, Millis};
-
-/// The cause of an election that was asked for.
-pub(super) const SWITCHOVER: &str = "switchover";
 
 #[derive(Debug)]
 pub(super) struct Switchover {
@@ -111,7 +108,7 @@ impl Elector {
                 switchover.decided = Some(now);
             }
             let in_sync = record.in_sync.clone();
-            self.elect(&record, to, in_sync, SWITCHOVER, now.saturating_sub(since));
+            self.elect(&record, to, in_sync, Cause::Switchover, now.saturating_sub(since));
         } else if now.saturating_sub(since) > self.config.switchover_ms {
             self.unpark(&record);
             self.end_switchover(Err(format!(

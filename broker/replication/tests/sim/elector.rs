@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gantry_replication::elector::{Action, Elector, Event as Told, Notice, SessionId};
+use gantry_replication::elector::{Action, Cause, Elector, Event as Told, Notice, SessionId};
 use gantry_replication::record::Recorded;
 use gantry_replication::wire::Hello;
 
@@ -192,7 +192,7 @@ impl ElectorNode {
             }
             Action::Tell(notice) => {
                 env.note(|| format!("elector {}: {notice}", self.node));
-                if let Notice::Elected { epoch, cause: "switchover", .. } = notice {
+                if let Notice::Elected { epoch, cause: Cause::Switchover, .. } = notice {
                     env.checker.planned.insert(epoch);
                 }
             }

@@ -7,6 +7,8 @@ use anyhow::Context as _;
 use kube::runtime::watcher;
 use kube::{Client, Config, Error};
 
+use crate::observe::HUNG;
+
 /// A call that takes longer has failed, as far as anyone here is concerned; what it asked for may happen all the same.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -42,6 +44,9 @@ pub(super) enum CallError {
     /// No answer in time.
     #[error("the API server did not answer within {} s", PATIENCE.as_secs())]
     Timeout,
+    /// A whole reconcile did not end.
+    #[error("the reconcile did not end within {} s and was given up", .0.as_secs())]
+    Hung(Duration),
     /// It refused, or can't be reached.
     #[error("{}", words(.0))]
     Api(#[from] Error),
@@ -79,6 +84,18 @@ impl CallError {
         self.code() == Some(409)
     }
 
+    /// In one word, for a metric's label.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Hung(_) => HUNG,
+            Self::NoToken(_) => "no_token",
+            Self::Random(_) => "no_random",
+            Self::NotLeading => "not_leading",
+            Self::Api(error) => kind_of(error),
+        }
+    }
+
     /// Whether what was asked for may have happened all the same: there was no answer, or one that doesn't say.
     pub(super) fn is_uncertain(&self) -> bool {
         match self {
@@ -87,8 +104,22 @@ impl CallError {
             | Self::Random(_)
             | Self::Api(Error::BuildRequest(_) | Error::SerdeError(_)) => false,
             Self::Api(Error::Api(status)) => status.code >= 500,
-            Self::Timeout | Self::Api(_) => true,
+            Self::Timeout | Self::Hung(_) | Self::Api(_) => true,
         }
+    }
+}
+
+/// Why a call failed, in one word.
+pub(super) fn kind_of(error: &Error) -> &'static str {
+    let Error::Api(status) = error else { return "unreachable" };
+    match status.code {
+        400 | 422 => "invalid",
+        401 | 403 => "forbidden",
+        404 => "not_found",
+        409 => "conflict",
+        429 => "throttled",
+        500.. => "server",
+        _ => "refused",
     }
 }
 

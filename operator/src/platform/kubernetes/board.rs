@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_replication::GroupRecord;
@@ -19,6 +20,7 @@ use super::lease::Leadership;
 use super::slices::{Place, lead_to_master};
 use crate::api::LastFailover;
 use crate::elector::Listener;
+use crate::observe::Metrics;
 use crate::plan::kubernetes::MasterAt;
 
 /// Before a slice that could not be written is tried again.
@@ -43,6 +45,7 @@ impl Drop for Entry {
 pub(super) struct Board {
     client: Client,
     leadership: Leadership,
+    metrics: Arc<Metrics>,
     groups: Mutex<BTreeMap<String, Entry>>,
     notices: mpsc::UnboundedSender<(String, Notice)>,
 }
@@ -51,15 +54,17 @@ impl Board {
     pub(super) fn new(
         client: Client,
         leadership: Leadership,
+        metrics: Arc<Metrics>,
         notices: mpsc::UnboundedSender<(String, Notice)>,
     ) -> Self {
-        Self { client, leadership, groups: Mutex::default(), notices }
+        Self { client, leadership, metrics, groups: Mutex::default(), notices }
     }
 
     /// Follows a group from now on.
     pub(super) fn add(&self, id: &str, place: Place) {
         let (master, mut masters) = watch::channel(None);
         let (client, leadership) = (self.client.clone(), self.leadership.clone());
+        let metrics = Arc::clone(&self.metrics);
         let writer = tokio::spawn(async move {
             while masters.changed().await.is_ok() {
                 loop {
@@ -70,6 +75,7 @@ impl Board {
                             break;
                         }
                         Err(error) => {
+                            metrics.failed("master_service", error.kind());
                             warn!(group = place.group, %error, "the slice of the master's Service can't be written");
                             sleep(RETRY).await;
                         }
@@ -118,7 +124,7 @@ impl Listener for Board {
                         from: Some(from.name.clone()),
                         to: to.name.clone(),
                         epoch: epoch.0,
-                        reason: (*cause).to_owned(),
+                        reason: cause.to_string(),
                     });
                 }
                 Notice::Stuck(_) | Notice::CutOff { .. } => entry.trouble = Some(notice.to_string()),

@@ -14,6 +14,7 @@ use super::lease::Leadership;
 use super::mock::{Fate, Mock};
 use super::rig::{Brokers, Operator, Turn, options, until};
 use super::run::lead;
+use crate::observe::Metrics;
 
 /// The reasons and notes of all Events so far.
 fn told(mock: &Mock) -> Vec<String> {
@@ -150,7 +151,8 @@ async fn calls_in_ten_minutes_of(fate: Fate, mock: &Mock) -> usize {
 async fn an_api_server_in_trouble_is_asked_seldom_and_its_groups_are_kept_soon_after() {
     let mock = Mock::start();
     let (client, options) = (mock.client(), options());
-    let leading = async { lead(&client, &options, Leadership::for_tests()).await };
+    let metrics = Arc::new(Metrics::new(10).unwrap());
+    let leading = async { lead(&client, &options, Leadership::for_tests(), &metrics).await };
     let trouble = async {
         let group = |name: &str| {
             let metadata = json!({"name": name, "namespace": "shop", "uid": name, "generation": 1});

@@ -6,6 +6,7 @@
 //! - [`evidence`]: what kubelets say of ended containers.
 //! - [`nodes`]: which nodes are about to be drained.
 //! - [`reconcile`]: read, plan, apply, one step, status.
+//! - [`watched`]: a reconcile with an end, seen by metrics.
 //! - [`run`]: all of it, for as long as this operator leads.
 //!
 //! What it asks of the API, for whoever grants it: `brokergroups` get, list, watch; `brokergroups/status` patch; `pods` list, watch, create,
@@ -33,3 +34,4 @@ pub mod run;
 mod slices;
 mod status;
 mod unreadable;
+mod watched;

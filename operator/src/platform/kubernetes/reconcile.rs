@@ -21,8 +21,10 @@ use super::nodes::Nodes;
 use super::record_status::StatusRecord;
 use super::slices::Place;
 use super::status::{is_news, observe, patch, pod_seen, standing, status};
+use super::watched::label;
 use crate::api::{BrokerGroup, ReplicationMode};
 use crate::elector::{ElectorServer, Group, View};
+use crate::observe::Metrics;
 use crate::plan::kubernetes::{
     Blueprint, GROUP_LABEL, Kind, Object, PodSeen, REPLICA_LABEL, Site, Standing, Step, Wanted, next_step,
 };
@@ -45,6 +47,7 @@ pub(super) struct Context {
     pub(super) elector: ElectorServer,
     pub(super) board: Arc<Board>,
     pub(super) nodes: Arc<Nodes>,
+    pub(super) metrics: Arc<Metrics>,
     /// By id.
     pub(super) known: Mutex<BTreeMap<String, Known>>,
 }
@@ -79,6 +82,7 @@ pub(super) async fn reconcile(group: &BrokerGroup, context: &Context) -> Result<
     match Blueprint::new(group, &context.site) {
         Ok(blueprint) => one.reconcile(&blueprint).await,
         Err(invalid) => {
+            context.metrics.decided(&one.id(), "invalid");
             let standing = Standing { invalid: Some(invalid.to_string()), ..Standing::default() };
             let view = context.elector.view(&one.id()).unwrap_or_default();
             one.write_status(&standing, &Step::Settled, &view).await?;
@@ -95,6 +99,7 @@ impl Context {
         }
         self.elector.remove(id);
         self.board.remove(id);
+        self.metrics.forget(id);
     }
 }
 
@@ -137,6 +142,7 @@ impl One<'_> {
         } else {
             next_step(wanted, &seen)
         };
+        self.context.metrics.decided(&self.id(), label(&step));
         let trouble = self.context.board.trouble(&self.id());
         let standing = Standing { refused, ..standing(blueprint, &seen, &view, trouble) };
         self.write_status(&standing, &step, &view).await?;
@@ -324,7 +330,9 @@ impl One<'_> {
             return;
         }
         info!(group = id, to, why, "switching over");
-        if let Err(reason) = self.context.elector.switchover(&id, to).await {
+        let switched = self.context.elector.switchover(&id, to).await;
+        self.context.metrics.switched(&id, &switched);
+        if let Err(reason) = switched {
             warn!(group = id, to, reason, "not switched over");
             if let Some(known) = self.context.known.lock().get_mut(&id) {
                 known.no_switch_before = Some(Instant::now() + SWITCH_AGAIN);

@@ -12,7 +12,8 @@ const GROUP: &str = "/apis/gantry.rs/v1alpha1/namespaces/shop/brokergroups/broke
 
 async fn context(mock: &Mock, leadership: Leadership) -> Context {
     let (notices, _told) = unbounded_channel();
-    let board = Arc::new(Board::new(mock.client(), leadership.clone(), notices));
+    let metrics = Arc::new(Metrics::new(10).unwrap());
+    let board = Arc::new(Board::new(mock.client(), leadership.clone(), Arc::clone(&metrics), notices));
     let listener = Arc::clone(&board) as Arc<dyn crate::elector::Listener>;
     Context {
         client: mock.client(),
@@ -21,6 +22,7 @@ async fn context(mock: &Mock, leadership: Leadership) -> Context {
         elector: ElectorServer::listen("127.0.0.1:0".parse().unwrap(), listener).await.unwrap(),
         board,
         nodes: Arc::default(),
+        metrics,
         known: Mutex::default(),
     }
 }

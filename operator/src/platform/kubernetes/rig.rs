@@ -18,6 +18,7 @@ use super::lease::Leadership;
 use super::mock::Mock;
 use super::run::{Options, lead};
 use crate::elector::tests::{ask, hello};
+use crate::observe::Metrics;
 
 const PATIENCE: Duration = Duration::from_mins(1);
 const ELECTOR_SLICE: &str = "/apis/discovery.k8s.io/v1/namespaces/ops/endpointslices/elector-gantry";
@@ -43,6 +44,7 @@ pub(super) fn options() -> Options {
         elector_service: "elector".to_owned(),
         elector_listen: any,
         http_listen: any,
+        metrics_max_groups: 10,
         namespaces: Vec::new(),
         pod_name: "operator-0".to_owned(),
         namespace: "ops".to_owned(),
@@ -56,7 +58,8 @@ pub(super) struct Operator(Option<Runtime>);
 impl Operator {
     pub(super) fn start(mock: &Mock) -> Self {
         let (runtime, mock) = (runtime(), mock.clone());
-        runtime.spawn(async move { lead(&mock.client(), &options(), Leadership::for_tests()).await });
+        let metrics = Arc::new(Metrics::new(10).unwrap());
+        runtime.spawn(async move { lead(&mock.client(), &options(), Leadership::for_tests(), &metrics).await });
         Self(Some(runtime))
     }
 }

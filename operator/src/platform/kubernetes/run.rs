@@ -19,29 +19,27 @@ use kube::{Api, Client};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::api::{CallError, call, client, watched};
+use super::api::{CallError, call, client, kind_of, watched};
 use super::board::Board;
 use super::evidence::{Death, Deaths};
 use super::http::{Health, serve};
 use super::lease::{Candidate, Leadership};
 use super::nodes::Nodes;
-use super::reconcile::{Context, MANAGER, reconcile};
+use super::reconcile::{Context, MANAGER};
 use super::slices::lead_to_elector;
-use super::unreadable::say_so;
+use super::watched::{follow, reconcile_watched};
 use crate::api::BrokerGroup;
 use crate::elector::{ElectorServer, Listener};
+use crate::observe::{Counted, Metrics};
 use crate::plan::kubernetes::{BROKER, Site};
 
 /// The lease that all operators of one installation want.
 const LEASE: &str = "gantry-operator";
 
-/// A reconcile that takes longer hangs: it is ended, told, and tried again. A switchover is the longest of what it may do.
-const RECONCILE_PATIENCE: Duration = Duration::from_mins(1);
-
-/// After a reconcile that failed.
+/// Before the API server is asked again for what it doesn't have yet.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// What this operator is told at its start.
@@ -55,8 +53,10 @@ pub struct Options {
     pub elector_service: String,
     /// Where the elector listens.
     pub elector_listen: SocketAddr,
-    /// Where probes are answered.
+    /// Where probes are answered and metrics are shown.
     pub http_listen: SocketAddr,
+    /// Groups with series of their own at most.
+    pub metrics_max_groups: usize,
     /// Namespaces whose groups it keeps; none: all.
     pub namespaces: Vec<String>,
     /// This pod's name.
@@ -72,10 +72,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let client = client().await?;
     let api = Api::namespaced(client.clone(), &options.namespace);
     let mut candidate = Candidate::new(api, LEASE, &options.pod_name);
-    let health = Health::new(candidate.leadership().clone());
+    let metrics = Arc::new(Metrics::new(options.metrics_max_groups).context("metrics can't be registered")?);
+    let health = Health::new(candidate.leadership().clone(), Arc::clone(&metrics));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let outcome = tokio::select! {
-        outcome = lead_again_and_again(&client, &options, &mut candidate) => outcome,
+        outcome = lead_again_and_again(&client, &options, &mut candidate, &metrics) => outcome,
         outcome = serve(options.http_listen, health) => outcome,
         _signal = terminate.recv() => Ok(()),
         _signal = interrupt.recv() => Ok(()),
@@ -84,22 +85,34 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     outcome
 }
 
-async fn lead_again_and_again(client: &Client, options: &Options, candidate: &mut Candidate) -> anyhow::Result<()> {
+async fn lead_again_and_again(
+    client: &Client,
+    options: &Options,
+    candidate: &mut Candidate,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<()> {
     loop {
         candidate.until_leading().await;
         let leadership = candidate.leadership().clone();
         tokio::select! {
             () = candidate.until_lost() => {}
-            outcome = lead(client, options, leadership) => outcome?,
+            outcome = lead(client, options, leadership, metrics) => outcome?,
         }
+        metrics.forget_leadership();
     }
 }
 
 /// For as long as it isn't dropped: with it end the elector, its sessions, and every reconcile.
-pub(super) async fn lead(client: &Client, options: &Options, leadership: Leadership) -> anyhow::Result<()> {
+pub(super) async fn lead(
+    client: &Client,
+    options: &Options,
+    leadership: Leadership,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<()> {
     let (notices, told) = unbounded_channel();
-    let board = Arc::new(Board::new(client.clone(), leadership.clone(), notices));
-    let elector = ElectorServer::listen(options.elector_listen, Arc::clone(&board) as Arc<dyn Listener>)
+    let board = Arc::new(Board::new(client.clone(), leadership.clone(), Arc::clone(metrics), notices));
+    let listener = Counted::new(Arc::clone(&board) as Arc<dyn Listener>, Arc::clone(metrics));
+    let elector = ElectorServer::listen(options.elector_listen, Arc::new(listener))
         .await
         .with_context(|| format!("the elector can't listen at {}", options.elector_listen))?;
     let port = elector.local_addr().port();
@@ -115,6 +128,7 @@ pub(super) async fn lead(client: &Client, options: &Options, leadership: Leaders
         elector,
         board,
         nodes: Arc::new(Nodes::default()),
+        metrics: Arc::clone(metrics),
         known: parking_lot::Mutex::default(),
     });
     let mut tasks = JoinSet::new();
@@ -127,7 +141,7 @@ pub(super) async fn lead(client: &Client, options: &Options, leadership: Leaders
     tasks.spawn(async move { nodes.follow(api).await });
     tasks.spawn(write_events(client.clone(), options.pod_name.clone(), Arc::clone(&context), told));
     let own = options.clone();
-    tasks.spawn(async move { keep_elector_address(&context.client, &leadership, &own, port).await });
+    tasks.spawn(async move { keep_elector_address(&context, &leadership, &own, port).await });
     match tasks.join_next().await {
         Some(Ok(())) => bail!("a part of the operator has ended"),
         Some(Err(error)) => Err(error).context("a part of the operator has failed"),
@@ -192,20 +206,9 @@ async fn keep_groups(scope: Scope, context: Arc<Context>) {
         // Written when a master serves: the status is to say so at once.
         .owns(scope.api::<EndpointSlice>(), slices)
         .reconcile_all_on(context.nodes.changes());
-    let reconciled = controller.run(
-        |group, context| async move {
-            let group = match &group.0 {
-                Ok(group) => group,
-                Err(unreadable) => return say_so(unreadable, &context).await.map(|()| Action::await_change()),
-            };
-            match timeout(RECONCILE_PATIENCE, reconcile(group, &context)).await {
-                Ok(done) => done.map(Action::requeue),
-                Err(_elapsed) => Err(CallError::Timeout),
-            }
-        },
-        |_, error, _| Action::requeue(error.retry_in()),
-        Arc::clone(&context),
-    );
+    follow(controller.store(), &context);
+    let again = |_, error: &CallError, _| Action::requeue(error.retry_in());
+    let reconciled = controller.run(reconcile_watched, again, Arc::clone(&context));
     let told = reconciled.for_each(|done| {
         match done {
             Ok(_) => {}
@@ -230,6 +233,7 @@ async fn follow_pods(scope: Scope, context: Arc<Context>) {
             Ok(WatchEvent::Delete(pod)) => deaths.gone(&pod),
             Ok(WatchEvent::Init | WatchEvent::InitDone) => None,
             Err(error) => {
+                context.metrics.failed("pods", "watch");
                 warn!(%error, "pods can't be followed");
                 None
             }
@@ -260,6 +264,7 @@ async fn write_events(
             ..ObjectReference::default()
         };
         if let Err(error) = recorder.publish(&event(&notice), &regarding).await {
+            context.metrics.failed("event", kind_of(&error));
             warn!(group = id, %notice, %error, "an Event was not written");
         }
     }
@@ -283,12 +288,13 @@ fn event(notice: &Notice) -> Event {
 
 /// Brokers find the elector by a Service without selector: its slice is written as soon as this operator leads, and mended if somebody
 /// changes it. Readiness would be slower by a kubelet's probe, and a lost node's operator would stay in it for most of a minute.
-async fn keep_elector_address(client: &Client, leadership: &Leadership, options: &Options, port: u16) {
+async fn keep_elector_address(context: &Context, leadership: &Leadership, options: &Options, port: u16) {
     let place = (options.namespace.as_str(), options.elector_service.as_str());
     loop {
-        let pause = match lead_to_elector(client, leadership, place, (options.pod_ip, port)).await {
+        let pause = match lead_to_elector(&context.client, leadership, place, (options.pod_ip, port)).await {
             Ok(()) => Duration::from_secs(10),
             Err(error) => {
+                context.metrics.failed("elector_service", error.kind());
                 warn!(service = options.elector_service, %error, "brokers can't be told where the elector is");
                 Duration::from_millis(500)
             }
@@ -301,6 +307,7 @@ async fn keep_elector_address(client: &Client, leadership: &Leadership, options:
 mod tests {
     use super::super::mock::Mock;
     use super::*;
+    use tokio::time::timeout;
 
     #[tokio::test(start_paused = true)]
     async fn groups_are_followed_once_the_api_server_has_their_definition() {
