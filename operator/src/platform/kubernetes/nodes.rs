@@ -110,9 +110,52 @@ fn is_forbidden(error: &watcher::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::mock::Mock;
     use super::*;
     use futures::FutureExt as _;
     use serde_json::json;
+    use std::sync::Arc;
+
+    const NODE: &str = "/api/v1/nodes/a";
+
+    /// Follows the nodes of a mock; what changes, and the nodes.
+    fn follow(mock: &Mock) -> (watch::Receiver<()>, Arc<Nodes>) {
+        let nodes = Arc::new(Nodes::default());
+        let (changed, following) = (nodes.changed.subscribe(), Arc::clone(&nodes));
+        let client = mock.client();
+        tokio::spawn(async move { following.follow(client).await });
+        (changed, nodes)
+    }
+
+    fn put(mock: &Mock, cordoned: bool) {
+        let spec = json!({"unschedulable": cordoned});
+        mock.put(NODE, json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"}, "spec": spec}));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nodes_are_followed_through_cordon_and_uncordon() {
+        let mock = Mock::start();
+        put(&mock, true);
+        let (mut changed, nodes) = follow(&mock);
+        changed.changed().await.unwrap();
+        assert!(nodes.is_cordoned("a"));
+        put(&mock, false);
+        changed.changed().await.unwrap();
+        assert!(!nodes.is_cordoned("a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_operator_that_may_not_see_nodes_does_without_until_it_may() {
+        let mock = Mock::start();
+        put(&mock, true);
+        mock.refuse_all_with(403);
+        let (mut changed, nodes) = follow(&mock);
+        tokio::time::timeout(FORBIDDEN_AGAIN * 3, changed.changed()).await.unwrap_err();
+        assert!(!nodes.is_cordoned("a"));
+        mock.refuse_nothing();
+        tokio::time::timeout(FORBIDDEN_AGAIN * 2, changed.changed()).await.unwrap().unwrap();
+        assert!(nodes.is_cordoned("a"));
+    }
 
     fn node(name: &str, cordoned: bool) -> Node {
         let spec = if cordoned { json!({"unschedulable": true}) } else { json!({}) };
