@@ -247,6 +247,14 @@ impl Core {
         }
     }
 
+    /// On a master: how many in-sync replicas have not failed, it included.
+    pub fn alive_in_sync(&self) -> Option<usize> {
+        match &self.state.lock().role {
+            Role::Master(role) => Some(role.master.alive_in_sync(self.clock.now_ms())),
+            _ => None,
+        }
+    }
+
     /// The elector was heard, with this record, in answer to what it was asked then.
     pub fn recorded(&self, record: &GroupRecord, asked: Millis) {
         {

@@ -101,6 +101,7 @@ async fn a_masters_metrics_tell_how_far_its_slave_is_and_a_slaves_that_it_follow
     let short = ["reason=\"in_sync_short\"", "code=\"1\""];
     assert_eq!(value(&alone, "rocketmq_sends_refused_total", &short), 1.0);
     assert_eq!(value(&alone, "rocketmq_ha_in_sync_replicas", &[]), 1.0);
+    assert_eq!(value(&alone, "rocketmq_ha_alive_in_sync_replicas", &[]), 1.0);
     assert_eq!(value(&alone, "rocketmq_ha_min_in_sync_replicas", &[]), 2.0);
 
     let slave = start(two.path(), &[names, ("brokerRole", "SLAVE"), ("brokerId", "1")]).await;

@@ -314,11 +314,17 @@ impl Master {
         self.confirmed
     }
 
+    /// How many members of the record's set have not failed, this one included. The set itself is not shrunk below the minimum, so
+    /// that this tells a shortage where its size doesn't.
+    pub fn alive_in_sync(&self, now: Millis) -> usize {
+        self.membership.recorded().iter().filter(|member| self.is_alive(member, now)).count()
+    }
+
     /// May something be appended now?
     pub fn may_append(&self, now: Millis) -> Result<(), Refusal> {
         self.may_serve(now)?;
         if self.config.mode == Mode::Sync && !self.config.degrade {
-            let have = self.membership.recorded().iter().filter(|member| self.is_alive(member, now)).count();
+            let have = self.alive_in_sync(now);
             if have < self.config.min_in_sync {
                 return Err(Refusal::InSyncShort { have, need: self.config.min_in_sync });
             }

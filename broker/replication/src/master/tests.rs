@@ -174,6 +174,7 @@ fn the_set_never_shrinks_below_the_minimum_and_sends_are_refused_meanwhile() {
     master.recorded(&record(1, 2, &[0, 2]), 1_001, 1_001);
     assert_eq!(master.tick(60_000), None);
     assert_eq!(master.may_append(1_001), Err(Refusal::InSyncShort { have: 1, need: 2 }));
+    assert_eq!((master.in_sync().len(), master.alive_in_sync(1_001)), (2, 1), "one of the set has failed");
     master.connected(&member(2), 0, 61_000, 61_000);
     master.recorded(&record(1, 2, &[0, 2]), 61_000, 61_000);
     assert_eq!(master.may_append(61_000), Ok(()));

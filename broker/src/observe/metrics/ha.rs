@@ -36,6 +36,8 @@ metrics! { METRICS:
     SLAVE_IN_SYNC = Gauge "rocketmq_ha_slave_in_sync" ["slaveId"]
         "On the master: 1 if the slave is in sync, so that acknowledgements wait for it and it may become master; 0 if not";
     IN_SYNC = Gauge "rocketmq_ha_in_sync_replicas" [] "On the master: replicas that are in sync, it included";
+    ALIVE = Gauge "rocketmq_ha_alive_in_sync_replicas" []
+        "On the master: in-sync replicas that have not failed, it included. onShortage=Refuse keeps minInSyncReplicas in the set, failed or not: this tells the shortage";
     MIN_IN_SYNC = Gauge "rocketmq_ha_min_in_sync_replicas" [] "minInSyncReplicas";
     ROLE = Gauge "rocketmq_ha_role" ["role"] "1 for the role that this replica has: master, slave or fenced";
     SERVING = Gauge "rocketmq_ha_serving" [] "1 if this replica is a master that serves clients, 0 if not";
@@ -85,6 +87,9 @@ pub(super) fn collect(page: &mut Page, parts: &Parts, min_in_sync: usize, marks:
     if is_master {
         page.one(&MASTER_MAX, written);
         slaves(page, &core.slaves());
+    }
+    if let Some(alive) = core.alive_in_sync() {
+        page.one(&ALIVE, alive as f64);
     }
     if report.role == Role::Slave {
         page.one(&UPSTREAM, truth(core.upstream.status().connected));
