@@ -23,6 +23,7 @@ pub mod load;
 pub mod logs;
 pub mod loop_disk;
 pub mod measure;
+pub mod monitoring;
 pub mod nameserver;
 pub mod ports;
 pub mod power_loss;

@@ -244,6 +244,11 @@ impl Group {
         self.path("state").join("replicas").join(replica_name(ordinal)).join("store")
     }
 
+    /// A replica's log.
+    pub fn broker_log(&self, ordinal: usize) -> PathBuf {
+        self.path("state").join("replicas").join(replica_name(ordinal)).join("log").join("broker.log")
+    }
+
     /// The elector's port.
     pub fn elector_port(&self) -> anyhow::Result<u16> {
         let conf = self.path("state").join("replicas").join(replica_name(0)).join("broker.conf");

@@ -17,11 +17,14 @@ mod filter;
 mod sweep;
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 pub use disk::Disk;
 pub use filter::Cut;
@@ -131,6 +134,18 @@ impl Lab {
         let mut command = Command::new(&front[0]);
         command.args(&front[1..]).arg(program);
         command
+    }
+
+    /// Does it on a thread that is in a namespace: sockets that it opens stay there, whoever uses them.
+    pub fn inside<T: Send>(node: Node, task: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+        let path = Path::new("/run/netns").join(namespace(node));
+        let enter = move || {
+            let link = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+            move_into_link_name_space(link.as_fd(), Some(LinkNameSpaceType::Network))
+                .with_context(|| format!("entering {}", path.display()))?;
+            task()
+        };
+        std::thread::scope(|scope| scope.spawn(enter).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// Gives each replica's store, below these folders, a disk of its own of so many bytes, once.
