@@ -79,3 +79,23 @@ allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
+
+{{/* Which namespaces a monitor looks into: those that the operator watches. */}}
+{{- define "gantry.watched" -}}
+namespaceSelector:
+{{- if .Values.operator.watchNamespaces }}
+  matchNames: {{- toYaml .Values.operator.watchNamespaces | nindent 4 }}
+{{- else }}
+  any: true
+{{- end }}
+{{- end }}
+
+{{/* How often a monitor's targets are asked; Prometheus' own habit where nothing is said. */}}
+{{- define "gantry.scrape" -}}
+{{- with .interval }}
+interval: {{ . }}
+{{- end }}
+{{- with .scrapeTimeout }}
+scrapeTimeout: {{ . }}
+{{- end }}
+{{- end }}
