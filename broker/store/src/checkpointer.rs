@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::StoreFailure;
 use crate::allocator::is_no_space;
 use crate::checkpoint::{self, Checkpoint, Visible};
+use crate::queues::files::FileError;
 use crate::shared::{Checkpointing, Shared};
 
 /// Syncing thousands of queues takes long: it may take this part of the time at most.
@@ -32,7 +33,11 @@ pub(crate) fn periodic(shared: &Shared) -> Result<(), Arc<StoreFailure>> {
     still_whole(shared)?;
     if Instant::now() >= state.next_queue_sync {
         let begun = Instant::now();
-        sync_queues(shared, &mut state)?;
+        let sync = || shared.queues.files.sync_unless(&|| shared.is_stopping());
+        if !sync_queues(shared, &mut state, sync)? {
+            // Whoever stops the store syncs the rest himself, and at once.
+            return Ok(());
+        }
         let pause = (begun.elapsed() * QUEUE_SYNC_SHARE).min(LONGEST_QUEUE_SYNC_PAUSE);
         state.next_queue_sync = begun + pause;
     }
@@ -43,7 +48,7 @@ pub(crate) fn periodic(shared: &Shared) -> Result<(), Arc<StoreFailure>> {
 pub(crate) fn now(shared: &Shared) -> Result<(), Arc<StoreFailure>> {
     let mut state = shared.checkpointing.lock();
     still_whole(shared)?;
-    sync_queues(shared, &mut state)?;
+    sync_queues(shared, &mut state, || shared.queues.files.sync().map(|()| true))?;
     replace(shared, &mut state)
 }
 
@@ -76,16 +81,22 @@ fn still_whole(shared: &Shared) -> Result<(), Arc<StoreFailure>> {
     shared.failure().map_or(Ok(()), |failure| Err(Arc::clone(failure)))
 }
 
-/// Makes consume queues and index durable up to what is dispatched by now.
-pub(crate) fn sync_queues(shared: &Shared, state: &mut Checkpointing) -> Result<(), Arc<StoreFailure>> {
+/// Makes consume queues and index durable up to what is dispatched by now, the queues by `sync`; whether all of them are.
+pub(crate) fn sync_queues(
+    shared: &Shared,
+    state: &mut Checkpointing,
+    sync: impl FnOnce() -> Result<bool, FileError>,
+) -> Result<bool, Arc<StoreFailure>> {
     // First the mark, then the files: whatever is below the mark was written to one of them before.
     let (dispatched, timestamp_ms, visible) = position(shared);
-    shared.queues.files.sync().map_err(|(path, error)| shared.fail("fsync", path, error))?;
+    if !sync().map_err(|(path, error)| shared.fail("fsync", path, error))? {
+        return Ok(false);
+    }
     shared.index.sync().map_err(|(path, error)| shared.fail("fsync", path, error))?;
     state.queues_synced = dispatched;
     state.timestamp_ms = timestamp_ms;
     state.visible = visible;
-    Ok(())
+    Ok(true)
 }
 
 /// What is dispatched, the last record's store timestamp, and what the queues show just then: `None` where no moment was

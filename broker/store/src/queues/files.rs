@@ -11,6 +11,9 @@ use super::{Layout, Queue};
 use crate::fs::{File, Fs, OpenMode};
 use crate::segment::zero_data;
 
+/// So many files are synced sooner together with all else on their disk than one by one.
+const WORTH_A_FILE_SYSTEM: usize = 64;
+
 /// What went wrong with which file.
 pub(crate) type FileError = (PathBuf, io::Error);
 
@@ -48,6 +51,16 @@ struct OpenFile {
 struct Dirty {
     files: BTreeMap<FileKey, (PathBuf, Arc<dyn File>)>,
     directories: BTreeSet<PathBuf>,
+}
+
+impl Dirty {
+    /// What was to be synced is to be synced still.
+    fn take_back(&mut self, others: Self) {
+        for (key, file) in others.files {
+            self.files.entry(key).or_insert(file);
+        }
+        self.directories.extend(others.directories);
+    }
 }
 
 impl QueueFiles {
@@ -157,8 +170,18 @@ impl QueueFiles {
 
     /// Syncs all that was written before the call. A failure is final: the files are forgotten.
     pub(crate) fn sync(&self) -> Result<(), FileError> {
-        let dirty = std::mem::take(&mut *self.dirty.lock());
-        for (path, file) in dirty.files.into_values() {
+        self.sync_unless(&|| false).map(drop)
+    }
+
+    /// The same, unless it shall be given up meanwhile: what isn't synced by then waits for the next one. Answers whether all is.
+    pub(crate) fn sync_unless(&self, given_up: &dyn Fn() -> bool) -> Result<bool, FileError> {
+        let mut dirty = std::mem::take(&mut *self.dirty.lock());
+        while let Some((key, (path, file))) = dirty.files.pop_first() {
+            if given_up() {
+                dirty.files.insert(key, (path, file));
+                self.dirty.lock().take_back(dirty);
+                return Ok(false);
+            }
             file.sync_data().map_err(|error| (path, error))?;
         }
         for path in dirty.directories {
@@ -168,7 +191,16 @@ impl QueueFiles {
                 other => other.map_err(|error| (path, error))?,
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// The same for a stop: with thousands of queues, a sync of each file is a minute of waiting for the disk, and one of the file system
+    /// a second. After it the files are synced all the same, which finds nothing to do, and tells if a write of one of them has failed.
+    pub(crate) fn sync_at_once(&self, root: &Path) -> Result<(), FileError> {
+        if self.dirty_count() > WORTH_A_FILE_SYSTEM {
+            self.fs.sync_file_system(root).map_err(|error| (root.to_owned(), error))?;
+        }
+        self.sync()
     }
 
     /// Removes everything under `root`, durably.
@@ -242,5 +274,31 @@ impl Open {
         }
         let (_, &mut newest_to_go, _) = uses.select_nth_unstable(count - 1);
         self.files.retain(|_, open| open.last_used > newest_to_go);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::RealFs;
+
+    #[test]
+    fn what_a_sync_that_is_given_up_leaves_is_synced_by_the_next() {
+        let root = tempfile::tempdir().unwrap();
+        let units = UnitsPerFile { single: 10, batch: 10 };
+        let files = QueueFiles::new(Arc::new(RealFs), units, 10);
+        let mut directories = BTreeSet::new();
+        for key in 0..3 {
+            let path = root.path().join(key.to_string());
+            files.dirty.lock().files.insert((key, 0), (path.clone(), RealFs.open(&path, OpenMode::Create).unwrap()));
+            directories.insert(root.path().to_owned());
+        }
+        files.dirty.lock().directories = directories;
+        let asked = std::cell::Cell::new(0);
+        let give_up_at_the_second = || asked.replace(asked.get() + 1) == 1;
+        assert!(!files.sync_unless(&give_up_at_the_second).unwrap());
+        assert_eq!((files.dirty_count(), files.dirty.lock().directories.len()), (2, 1));
+        files.sync_at_once(root.path()).unwrap();
+        assert_eq!((files.dirty_count(), files.dirty.lock().directories.len()), (0, 0));
     }
 }
