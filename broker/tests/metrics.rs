@@ -13,6 +13,7 @@ use gantry_broker::config::BrokerConfig;
 use gantry_broker::nameserver::{self, NameServer};
 use gantry_remoting::code::{request, response};
 use gantry_remoting::headers::offset::UpdateConsumerOffset;
+use gantry_remoting::headers::pull::{PullMessage, sys_flag};
 use gantry_remoting::headers::send::SendMessage;
 use gantry_remoting::{Client, Command, Limits};
 use tokio::time::sleep;
@@ -177,6 +178,56 @@ async fn a_scrape_of_10000_queues_and_1000_groups_shows_them_all() {
     assert_eq!(count("rocketmq_messages_in_total{"), 1_250);
     assert_eq!(count("rocketmq_consumer_lag_messages{"), 1_000);
     assert_eq!(value(&series, "rocketmq_consumer_lag_messages", &["topic=\"topic-77\""]), 8.0);
+    let begun = Instant::now();
+    broker.stop().await.unwrap();
+    println!("{:?} to stop", begun.elapsed());
+    let begun = Instant::now();
+    drop(dir);
+    println!("{:?} to remove its files", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_through_a_broker_is_counted_by_rocketmqs_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(dir.path(), &[]).await;
+    let client = client_of(&broker);
+    until("a master", || value(&scrape(&broker), "rocketmq_ha_serving", &[]) > 0.0).await;
+    for _ in 0..3 {
+        assert_eq!(send(&client, "t", 0).await.code, response::SUCCESS);
+    }
+    until("all visible", || value(&scrape(&broker), "rocketmq_storage_dispatch_lag_bytes", &[]) == 0.0).await;
+    let pull = Command::request(request::PULL_MESSAGE).with_header(&PullMessage::new("g", "t", 0, 0));
+    assert_eq!(client.invoke(pull, PATIENCE).await.unwrap().code, response::SUCCESS);
+    let waits = PullMessage {
+        sys_flag: sys_flag::SUBSCRIPTION | sys_flag::SUSPEND,
+        suspend_timeout_ms: 1,
+        ..PullMessage::new("g", "t", 0, 3)
+    };
+    let pull = Command::request(request::PULL_MESSAGE).with_header(&waits);
+    assert_eq!(client.invoke(pull, PATIENCE).await.unwrap().code, response::PULL_NOT_FOUND);
+
+    let series = scrape(&broker);
+    let topic = ["topic=\"t\"", "message_type=\"normal\"", "is_system=\"false\""];
+    let group = ["topic=\"t\"", "consumer_group=\"g\"", "is_retry=\"false\""];
+    let bytes = value(&series, "rocketmq_throughput_in_total", &topic);
+    assert!(bytes > 3.0 * 5.0, "more than their bodies: {bytes}");
+    assert_eq!(value(&series, "rocketmq_message_size_count", &topic), 3.0);
+    assert_eq!(value(&series, "rocketmq_message_size_sum", &topic), bytes);
+    assert_eq!(value(&series, "rocketmq_messages_out_total", &group), 3.0);
+    assert_eq!(value(&series, "rocketmq_throughput_out_total", &group), bytes);
+    let answers = |request: &str, response: &str, waited: &str| {
+        let labels = [
+            format!("request_code=\"{request}\""),
+            format!("response_code=\"{response}\""),
+            format!("is_long_polling=\"{waited}\""),
+        ];
+        let labels: Vec<_> = labels.iter().map(String::as_str).collect();
+        value(&series, "rocketmq_rpc_latency_count", &labels)
+    };
+    assert_eq!(answers("send_message_v2", "success", "false"), 3.0);
+    assert_eq!(answers("pull_message", "success", "false"), 1.0);
+    assert_eq!(answers("pull_message", "pull_not_found", "true"), 1.0);
+    assert!(value(&series, "rocketmq_storage_message_reserve_time", &["storage_type=\"local\""]) >= 0.0);
     broker.stop().await.unwrap();
 }
 

@@ -113,6 +113,11 @@ pub mod response {
     macro_rules! codes {
         ($($name:ident = $code:literal),* $(,)?) => {
             $(#[doc = concat!("`", stringify!($name), "`, ", stringify!($code))] pub const $name: i32 = $code;)*
+
+            /// The code's name; `None` for a code that isn't listed here.
+            pub fn name(code: i32) -> Option<&'static str> {
+                match code { $($code => Some(stringify!($name)),)* _ => None }
+            }
         };
     }
 

@@ -21,6 +21,7 @@ use crate::command::{Command, ONEWAY_BIT};
 use crate::frame::{EncodeError, Head};
 use crate::handler::Handler;
 use crate::header::Fields;
+use crate::latencies::Latencies;
 use crate::limits::Limits;
 use crate::outbox::Outbox;
 use crate::payload::Body;
@@ -48,6 +49,7 @@ pub struct Connection {
     started: Instant,
     closed: watch::Sender<bool>,
     attachment: OnceLock<Box<dyn Any + Send + Sync>>,
+    latencies: Option<Arc<Latencies>>,
 }
 
 #[derive(Debug, Default)]
@@ -160,6 +162,7 @@ impl Connection {
             started: Instant::now(),
             closed: watch::Sender::new(false),
             attachment: OnceLock::new(),
+            latencies: handler.latencies(),
         });
         let (read_half, write_half) = stream.into_split();
         handler.opened(&connection);
@@ -257,6 +260,11 @@ impl Connection {
             warn!(connection = self.id, peer = %self.peer, ?within, "what waited could not be written in time");
         }
         self.close(reason);
+    }
+
+    /// Where it is noted how long answers take.
+    pub(crate) fn latencies(&self) -> Option<&Latencies> {
+        self.latencies.as_deref()
     }
 
     /// A slot for what a handler keeps with the connection, set once by whoever comes first.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::command::Command;
 use crate::connection::Connection;
+use crate::latencies::Latencies;
 use crate::ticket::Ticket;
 
 /// A request and the ticket that answers it.
@@ -22,6 +23,11 @@ pub trait Handler: Send + Sync + 'static {
     ///
     /// Called on the connection's read task: it must not block. Longer work is spawned and takes its ticket with it.
     fn handle(&self, connection: &Arc<Connection>, batch: &mut Vec<Inbound>);
+
+    /// Where it is noted how long this handler's answers take; nowhere by default.
+    fn latencies(&self) -> Option<Arc<Latencies>> {
+        None
+    }
 
     /// A connection begins, before its first request.
     fn opened(&self, _connection: &Arc<Connection>) {}

@@ -13,6 +13,7 @@ use tracing::warn;
 
 use crate::connection::Connection;
 use crate::handler::{Handler, Inbound};
+use crate::latencies::Latencies;
 use crate::limits::Limits;
 
 /// Connections that the kernel holds until they are accepted.
@@ -84,6 +85,10 @@ struct Tracked {
 impl Handler for Tracked {
     fn handle(&self, connection: &Arc<Connection>, batch: &mut Vec<Inbound>) {
         self.inner.handle(connection, batch);
+    }
+
+    fn latencies(&self) -> Option<Arc<Latencies>> {
+        self.inner.latencies()
     }
 
     fn opened(&self, connection: &Arc<Connection>) {

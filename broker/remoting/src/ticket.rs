@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tracing::{debug, error};
 
@@ -11,6 +12,7 @@ use crate::connection::{Connection, SendError};
 use crate::frame::Head;
 use crate::header::{Fields, NoFields};
 use crate::language::Language;
+use crate::latencies::AnswerKind;
 use crate::payload::Body;
 use crate::version;
 
@@ -25,6 +27,9 @@ pub struct Ticket {
     client_version: i32,
     language: Language,
     serialize: SerializeType,
+    received: Instant,
+    /// It was let wait for news.
+    long_polling: bool,
     /// A reply is owed.
     owed: bool,
 }
@@ -39,6 +44,8 @@ impl Ticket {
             client_version: request.version,
             language: request.language,
             serialize: request.serialize,
+            received: Instant::now(),
+            long_polling: false,
             owed: request.flag & ONEWAY_BIT == 0,
         }
     }
@@ -84,6 +91,11 @@ impl Ticket {
         self.opaque
     }
 
+    /// The request waits for news, as its sender asked for: that its answer takes long says nothing of this process.
+    pub fn waits_for_news(&mut self) {
+        self.long_polling = true;
+    }
+
     /// The version ordinal of the client's library, see [`crate::version`].
     pub fn client_version(&self) -> i32 {
         self.client_version
@@ -110,7 +122,13 @@ impl Ticket {
             remark,
             serialize: self.serialize,
         };
-        match self.connection.push(&head, fields, body) {
+        let pushed = self.connection.push(&head, fields, body);
+        if let Some(latencies) = self.connection.latencies() {
+            let (request_code, response_code, long_polling) = (self.request_code, code, self.long_polling);
+            let kind = AnswerKind { request_code, response_code, long_polling, written: pushed.is_ok() };
+            latencies.observe(kind, self.received.elapsed());
+        }
+        match pushed {
             Ok(()) => {}
             // Only requests are refused for a full outbox, see `Connection::push_request`.
             Err(SendError::Closed | SendError::OutboxFull { .. }) => {

@@ -9,6 +9,7 @@ mod ha;
 mod page;
 mod process;
 mod storage;
+mod traffic;
 
 pub use document::document;
 
@@ -24,6 +25,7 @@ const TABLES: &[(&str, &[&Metric])] = &[
     ("Replication", ha::METRICS),
     ("Storage", storage::METRICS),
     ("Clients, topics and groups", clients::METRICS),
+    ("Requests and traffic", traffic::METRICS),
     ("This exporter", EXPORTER),
 ];
 
@@ -59,6 +61,7 @@ impl Observer {
             ha::collect(&mut page, parts, self.min_in_sync, marks);
             storage::collect(&mut page, &parts.core.store, marks);
             clients::collect(&mut page, parts);
+            traffic::collect(&mut page, parts);
         }
         let dropped = page.dropped();
         page.add(&DROPPED, dropped.iter().map(|(name, count)| ([*name], *count as f64)));

@@ -6,7 +6,7 @@ use super::off_thread;
 use super::send::Sends;
 use gantry_remoting::code::request as code;
 use gantry_remoting::code::response;
-use gantry_remoting::{Command, Connection, Handler, Inbound, Response};
+use gantry_remoting::{Command, Connection, Handler, Inbound, Latencies, Response};
 use std::sync::Arc;
 
 impl Handler for Services {
@@ -25,6 +25,10 @@ impl Handler for Services {
             }
         }
         self.submit(sends);
+    }
+
+    fn latencies(&self) -> Option<Arc<Latencies>> {
+        Some(Arc::clone(&self.latencies))
     }
 
     fn closed(&self, connection: &Arc<Connection>) {

@@ -40,6 +40,7 @@ pub mod send_reply;
 pub mod tables;
 mod topic_requests;
 pub mod topics;
+pub mod traffic;
 mod upkeep;
 
 #[cfg(test)]
@@ -55,7 +56,7 @@ use clients::Clients;
 use config_files::ConfigFiles;
 use delay_levels::DelayLevels;
 use gantry_remoting::body::topic_config::TopicConfigs;
-use gantry_remoting::{Command, Connection, Response};
+use gantry_remoting::{Command, Connection, Latencies, Response};
 use gantry_store::{Dispatched, QueueOffset, Store};
 use groups::GroupConfig;
 use live::Live;
@@ -70,6 +71,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
+use traffic::{Deliveries, Outgoing};
 
 /// The services of one broker.
 pub struct Services {
@@ -85,6 +87,8 @@ pub struct Services {
     locks: QueueLocks,
     waiting: WaitingRoom<pull::Pull>,
     disk: Disk,
+    latencies: Arc<Latencies>,
+    deliveries: Deliveries,
     early: early::Early,
     /// Held by who cleans the store on an administrator's request
     cleaning: Mutex<()>,
@@ -148,6 +152,8 @@ impl Services {
             locks: QueueLocks::new(config.queue_lock_ms),
             waiting: WaitingRoom::new(config.max_held_pulls),
             disk: Disk::new(config.max_queued_queries),
+            latencies: Arc::default(),
+            deliveries: Deliveries::default(),
             early: early::Early::default(),
             cleaning: Mutex::default(),
             delay_levels,
@@ -258,6 +264,24 @@ impl Services {
     /// How many clients are connected.
     pub fn census(&self) -> clients::Census {
         self.clients.census()
+    }
+
+    /// How long answers take.
+    pub fn answer_latencies(&self) -> &Latencies {
+        &self.latencies
+    }
+
+    /// What each group got of each topic.
+    pub fn deliveries(&self) -> Vec<(Arc<str>, Arc<str>, Arc<Outgoing>)> {
+        let live = &self.live;
+        self.deliveries.all(|topic, group| live.topics.get(topic).is_some() && live.groups.get(group).is_some())
+    }
+
+    /// A message of the topic that the group gave up.
+    fn count_dead(&self, topic: &Arc<str>, group: &str) {
+        if let Some(counted) = self.deliveries.of(topic, group) {
+            counted.count_dead();
+        }
     }
 
     /// The tables requests work on.

@@ -8,6 +8,7 @@ use super::names;
 use super::off_thread;
 use super::seam::NotServing;
 use super::topics::{Topic, perm};
+use super::traffic::Outgoing;
 use bytes::Bytes;
 use gantry_remoting::code::response;
 use gantry_remoting::headers::pull::{PullMessage, PullMessageResponse, sys_flag};
@@ -28,6 +29,8 @@ pub(super) struct Pull {
     deadline: Option<Instant>,
     topic_sys_flag: i32,
     group_sys_flag: i32,
+    /// Where what it gets is counted
+    outgoing: Option<Arc<Outgoing>>,
 }
 
 /// Longest wait that a client gets; clients ask for 15 to 30 s and give up soon after.
@@ -134,7 +137,8 @@ impl Services {
 
     /// Lets the pull wait. Gives it back when a message came while it went in; answers it when the mastership went meanwhile, since
     /// those that waited had been answered already.
-    fn hold(&self, pull: Pull, deadline: Instant, read: ReadQueue) -> Option<Pull> {
+    fn hold(&self, mut pull: Pull, deadline: Instant, read: ReadQueue) -> Option<Pull> {
+        pull.ticket.waits_for_news();
         let (topic, queue, from) = (pull.topic.clone(), pull.queue, pull.from);
         let wanted = Wanted { topic: topic.clone(), queue, connection: pull.ticket.connection().id(), deadline };
         let id = match self.waiting.enter(wanted, pull) {
@@ -176,6 +180,7 @@ impl Services {
         Ok(Checked {
             topic_sys_flag: topic.config.topic_sys_flag,
             group_sys_flag: group.group_sys_flag,
+            outgoing: self.deliveries.of(&topic.name, header.consumer_group),
             topic: topic.name.clone(),
             queue,
             // Below zero is before the first message.
@@ -236,12 +241,14 @@ struct Checked {
     deadline: Option<Instant>,
     topic_sys_flag: i32,
     group_sys_flag: i32,
+    /// Where what it gets is counted
+    outgoing: Option<Arc<Outgoing>>,
 }
 
 impl Checked {
     fn with(self, ticket: Ticket) -> Pull {
-        let Self { topic, queue, from, limits, filter, deadline, topic_sys_flag, group_sys_flag } = self;
-        Pull { ticket, topic, queue, from, limits, filter, deadline, topic_sys_flag, group_sys_flag }
+        let Self { topic, queue, from, limits, filter, deadline, topic_sys_flag, group_sys_flag, outgoing } = self;
+        Pull { ticket, topic, queue, from, limits, filter, deadline, topic_sys_flag, group_sys_flag, outgoing }
     }
 }
 
@@ -264,6 +271,9 @@ impl Pull {
         };
         let remark = (code != response::SUCCESS).then(|| format!("{:?}", read.status));
         let body: Vec<Bytes> = read.messages;
+        if let Some(outgoing) = self.outgoing.filter(|_| !body.is_empty()) {
+            outgoing.count(body.len(), body.iter().map(Bytes::len).sum());
+        }
         self.ticket.reply_with(code, remark.as_deref(), &header, Body::from(body));
     }
 }

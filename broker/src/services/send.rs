@@ -9,6 +9,7 @@ use super::send_batch::{self, BatchMessage};
 use super::send_properties::{self as props, Scan, key};
 use super::send_reply::SendReply;
 use super::topics::{Topic, WantedTopic};
+use super::traffic::Incoming;
 use bytes::{Bytes, BytesMut};
 use gantry_remoting::code::{request, response};
 use gantry_remoting::headers::send::SendMessage;
@@ -45,6 +46,7 @@ struct Prepared {
     queue_id: u32,
     unique_id: Option<Bytes>,
     batch_id: Option<Bytes>,
+    incoming: Arc<Incoming>,
 }
 
 /// What a message that is alone in its record says in a batch queue. Apache's brokers show nothing to consumers that doesn't.
@@ -68,9 +70,9 @@ impl Services {
     pub(super) fn send(&self, inbound: Inbound, sends: &mut Sends) {
         let Inbound { request, ticket } = inbound;
         match self.prepare(&request, ticket.connection().peer(), sends) {
-            Ok(Prepared { append, wait, queue_id, unique_id, batch_id }) => {
+            Ok(Prepared { append, wait, queue_id, unique_id, batch_id, incoming }) => {
                 let (region, store_host) = (self.region.clone(), self.config.store_host);
-                let reply = SendReply { ticket, queue_id, unique_id, batch_id, region, store_host };
+                let reply = SendReply { ticket, queue_id, unique_id, batch_id, incoming, region, store_host };
                 sends.submissions.push(Submission { append, wait, done: Done::Reply(reply) });
             }
             Err(refusal) => ticket.reply_failure(refusal.code, refusal.remark),
@@ -107,11 +109,13 @@ impl Services {
                 }
                 None => (self.batch(&model, inner, &mut sends.arena)?, None),
             };
-            return Ok(Prepared { append, wait, queue_id: checked.queue, unique_id: None, batch_id });
+            let incoming = Arc::clone(&checked.topic.incoming);
+            return Ok(Prepared { append, wait, queue_id: checked.queue, unique_id: None, batch_id, incoming });
         }
         let message = self.single(&model, properties, &scan, body, &mut sends.arena)?;
         let unique_id = scan.unique_id.map(|id| shared(&message.properties, properties, id));
-        Ok(Prepared { append: Append::from(message), wait, queue_id: checked.queue, unique_id, batch_id: None })
+        let (append, incoming) = (Append::from(message), Arc::clone(&checked.topic.incoming));
+        Ok(Prepared { append, wait, queue_id: checked.queue, unique_id, batch_id: None, incoming })
     }
 
     /// May this producer send there? Creates the topic if that's allowed, and picks the queue.
@@ -132,6 +136,7 @@ impl Services {
             None => false,
         };
         if let (true, Some(group)) = (dead, &group) {
+            self.count_dead(&topic.name, group);
             topic = self.derived_topic(&names::dlq_topic(group), 1)?;
             return Ok(Checked { topic, queue: 0, reconsume_times, dead });
         }

@@ -74,7 +74,8 @@ impl Services {
 
     fn dead_letter(&self, group: &str, origin: &RecordView<'_>) -> Result<NewMessage, Refusal> {
         let topic = self.derived_topic(&names::dlq_topic(group), 1)?;
-        tracing::info!(
+        self.count_dead(&origin.topic.into(), group);
+        tracing::debug!(
             group,
             topic = origin.topic,
             times = origin.reconsume_times,

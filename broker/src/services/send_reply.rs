@@ -1,6 +1,7 @@
 //! The answer to a send, kept with its submission and written straight to the producer's connection.
 
 use super::seam::SendFailure;
+use super::traffic::Incoming;
 use bytes::Bytes;
 use gantry_remoting::Body;
 use gantry_remoting::Ticket;
@@ -20,6 +21,8 @@ pub struct SendReply {
     pub unique_id: Option<Bytes>,
     /// The id of a batch that is one record (UTF-8): tells the client that its messages have no ids of their own
     pub batch_id: Option<Bytes>,
+    /// Where it is counted
+    pub incoming: Arc<Incoming>,
     /// `regionId`
     pub region: Arc<str>,
     /// This broker's address, as in the records: part of a message's id
@@ -48,6 +51,7 @@ impl SendReply {
     }
 
     fn success(self, code: i32, remark: Option<&str>, appended: &Appended) {
+        self.incoming.count(appended);
         if self.ticket.is_oneway() {
             return;
         }

@@ -5,6 +5,7 @@ use super::failure::Refusal;
 use super::groups::next_version;
 use super::names;
 use super::tables::{Change, Tables};
+use super::traffic::Incoming;
 use gantry_remoting::body::topic_config::{DataVersion, TopicConfig};
 use gantry_remoting::code::response;
 use parking_lot::RwLock;
@@ -30,12 +31,14 @@ pub const BATCH_QUEUES: &str = "BatchCQ";
 pub const SIMPLE_QUEUES: &str = "SimpleCQ";
 
 /// A topic as the send and pull paths see it: one shared allocation with its name.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Topic {
     /// The name, shared with every message sent to it
     pub name: Arc<str>,
     /// Its settings
     pub config: TopicConfig,
+    /// What producers sent to it
+    pub incoming: Arc<Incoming>,
 }
 
 impl Topic {
@@ -192,7 +195,10 @@ impl Topics {
     pub fn apply(&self, change: &Change) {
         let mut inner = self.inner.write();
         match change {
-            Change::Topic(config) => inner.insert(config.clone()),
+            Change::Topic(config) => {
+                let incoming = inner.incoming(&config.topic_name);
+                inner.insert(config.clone(), incoming)
+            }
             Change::TopicDeleted(name) => inner.table.remove(name.as_str()),
             _ => return,
         };
@@ -212,11 +218,13 @@ impl Topics {
 
     /// Replaces everything by what the confirmed metadata says, and the broker's own topics.
     pub fn reset(&self, tables: &Tables) {
-        let mut inner = Inner { version: tables.topics.version.clone(), ..Inner::default() };
+        let mut inner = self.inner.write();
+        let old = std::mem::replace(&mut *inner, Inner { version: tables.topics.version.clone(), ..Inner::default() });
         for config in tables.topics.entries.values().chain(&self.built_in) {
-            inner.insert(config.clone());
+            let incoming = old.incoming(&config.topic_name);
+            inner.insert(config.clone(), incoming);
         }
-        *self.inner.write() = inner;
+        drop(inner);
         self.notify();
     }
 
@@ -226,14 +234,20 @@ impl Topics {
 }
 
 impl Inner {
-    fn insert(&mut self, config: TopicConfig) -> Option<Arc<Topic>> {
+    fn insert(&mut self, config: TopicConfig, incoming: Arc<Incoming>) -> Option<Arc<Topic>> {
         let name: Arc<str> = config.topic_name.as_str().into();
-        self.table.insert(name.clone(), Arc::new(Topic { name, config }))
+        self.table.insert(name.clone(), Arc::new(Topic { name, config, incoming }))
+    }
+
+    /// What is counted goes on when a topic's settings change.
+    fn incoming(&self, name: &str) -> Arc<Incoming> {
+        self.table.get(name).map(|topic| Arc::clone(&topic.incoming)).unwrap_or_default()
     }
 
     fn put(&mut self, config: TopicConfig, now_ms: i64) -> Arc<Topic> {
         let name: Arc<str> = config.topic_name.as_str().into();
-        let topic = Arc::new(Topic { name: name.clone(), config });
+        let incoming = self.incoming(&name);
+        let topic = Arc::new(Topic { name: name.clone(), config, incoming });
         self.table.insert(name.clone(), topic.clone());
         self.dirty.insert(name);
         self.version = next_version(&self.version, now_ms);

@@ -104,6 +104,6 @@ fn connections(page: &mut Page, parts: &Parts) {
     );
 }
 
-fn flag(is: bool) -> &'static str {
+pub(super) fn flag(is: bool) -> &'static str {
     if is { "true" } else { "false" }
 }

@@ -62,22 +62,34 @@ impl Page {
 
     /// A histogram; what was observed is divided by `unit`.
     pub(super) fn histogram(&mut self, metric: &Metric, seen: &HistogramSnapshot, unit: f64) {
-        let mut total = 0;
-        let buckets = seen.buckets.iter().map(|(bound, count)| {
-            total += count;
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(*bound as f64 / unit);
-            bucket.set_cumulative_count(total);
-            bucket
-        });
-        let buckets: Vec<_> = buckets.collect();
-        let mut histogram = Histogram::default();
-        histogram.set_bucket(buckets);
-        histogram.set_sample_count(total + seen.above);
-        histogram.set_sample_sum(seen.sum as f64 / unit);
-        let mut sample = Sample::from_label(self.common.clone());
-        sample.set_histogram(histogram);
-        self.push(metric, vec![sample]);
+        self.histograms(metric, [([""; 0], seen.clone())], unit);
+    }
+
+    /// A metric's histograms, each with the values of its labels; as many as make the series that are allowed, the rest is counted.
+    pub(super) fn histograms<L: AsRef<str>, const N: usize>(
+        &mut self,
+        metric: &Metric,
+        histograms: impl IntoIterator<Item = ([L; N], HistogramSnapshot)>,
+        unit: f64,
+    ) {
+        assert_eq!(N, metric.labels.len(), "{} has other labels", metric.name);
+        let (mut samples, mut series, mut left) = (Vec::new(), 0, 0);
+        for (labels, seen) in histograms {
+            // Its buckets, the one without a bound, sum and count.
+            let needs = seen.buckets.len() + 3;
+            if series + needs > self.max_series && series > 0 {
+                left += needs;
+                continue;
+            }
+            series += needs;
+            let mut sample = Sample::from_label(self.labels(metric, &labels));
+            sample.set_histogram(filled(&seen, unit));
+            samples.push(sample);
+        }
+        if left > 0 {
+            self.dropped.push((metric.name, left));
+        }
+        self.push(metric, samples);
     }
 
     /// Metrics with more series than are allowed, and how many more.
@@ -112,6 +124,23 @@ impl Page {
         family.set_metric(samples);
         self.families.push(family);
     }
+}
+
+fn filled(seen: &HistogramSnapshot, unit: f64) -> Histogram {
+    let mut total = 0;
+    let buckets = seen.buckets.iter().map(|(bound, count)| {
+        total += count;
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound as f64 / unit);
+        bucket.set_cumulative_count(total);
+        bucket
+    });
+    let buckets: Vec<_> = buckets.collect();
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(buckets);
+    histogram.set_sample_count(total + seen.above);
+    histogram.set_sample_sum(seen.sum as f64 / unit);
+    histogram
 }
 
 /// A label.

@@ -27,7 +27,7 @@ metrics! { METRICS:
 }
 
 /// RocketMQ's labels, which tell it from its tiered storage.
-const LOCAL: [&str; 2] = ["local", "disk"];
+pub(super) const LOCAL: [&str; 2] = ["local", "disk"];
 
 const MICROSECONDS: f64 = 1_000_000.0;
 
