@@ -6,12 +6,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use gantry_remoting::code::response;
 use gantry_remoting::{Command, Connection, Handler, Inbound, Limits, Response, Ticket};
-use gantry_replication::Millis;
 use gantry_replication::master::Alter;
 use gantry_replication::wire::{
     ALTER_IN_SYNC, AlterInSync, Altered, DIRECTIVE, Directive, HELLO, Heard, Hello, PROBE, REPORT, REPORT_INTERVAL_MS,
     Report,
 };
+use gantry_replication::{Epoch, Millis};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -69,6 +69,7 @@ impl Agent {
             let mut opened = false;
             if let Err(error) = self.session(elector, &mut alters, &mut opened).await {
                 warn!(
+                    group = self.identity.group,
                     elector,
                     reason = format!("{error:#}"),
                     "no session with the elector; the group goes on as it is"
@@ -98,7 +99,7 @@ impl Agent {
         let mut asked = self.core.clock.now_ms();
         let heard: Heard = ask(elector, HELLO, &self.hello()).await?;
         *opened = true;
-        info!(elector = %elector.peer(), "session with the elector opened");
+        info!(group = self.identity.group, elector = %elector.peer(), "session with the elector opened");
         self.heard(&heard, asked);
         // A wish made to an elector that is gone is void; the master makes it again.
         while alters.try_recv().is_ok() {}
@@ -182,6 +183,7 @@ impl Handler for Orders {
 impl Orders {
     fn obey(&self, directive: Directive, ticket: Ticket) {
         let (done, outcome) = oneshot::channel();
+        let epoch = epoch_of(&directive);
         match directive {
             Directive::Master { record } => self.core.submit_job(Job::BecomeMaster(record, done)),
             Directive::Slave { record, ha_address } => self.core.submit_job(Job::BecomeSlave(record, ha_address, done)),
@@ -207,7 +209,8 @@ impl Orders {
             match outcome.await {
                 Ok(Ok(())) => reply(ticket, &core.report()),
                 Ok(Err(error)) => {
-                    warn!(error = format!("{error:#}"), "a directive of the elector can't be carried out");
+                    let election = core.election(epoch);
+                    warn!(group = election.group, %epoch, %election, error = format!("{error:#}"), "a directive of the elector can't be carried out");
                     ticket.reply_failure(response::SYSTEM_ERROR, format!("{error:#}"));
                 }
                 Err(_stopping) => ticket.reply_failure(response::SERVICE_NOT_AVAILABLE, "the replica is stopping"),
@@ -230,6 +233,13 @@ impl Orders {
             }
             news.notify_one();
         });
+    }
+}
+
+fn epoch_of(directive: &Directive) -> Epoch {
+    match directive {
+        Directive::Master { record } | Directive::Slave { record, .. } => record.epoch,
+        Directive::Park { epoch, .. } | Directive::Unpark { epoch } => *epoch,
     }
 }
 

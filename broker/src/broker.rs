@@ -89,6 +89,7 @@ impl Broker {
         };
         let logged = appender.next_queue_offset(services::names::METADATA_TOPIC, 0);
         let (core, writer) = Core::start(store.clone(), appender, replica, config.master.clone(), limits, clock)?;
+        core.name_group(&config.name);
         let log = Arc::clone(&core) as Arc<dyn Log>;
         let services = Services::open(config.services.clone(), store.clone(), logged, log, Arc::clone(&core) as _)?;
         bridge.connect(&core, &services);

@@ -12,6 +12,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use gantry_logging::{Format, Level};
 use gantry_replication::master::{self, Durability};
 use gantry_replication::pressure;
 use gantry_store::Retention;
@@ -53,6 +54,10 @@ pub struct BrokerConfig {
     pub metrics: Option<SocketAddr>,
     /// `gantryMetricsMaxSeries`: series of one metric that are shown at most.
     pub max_series: usize,
+    /// `logLevel`: which lines are logged; `RUST_LOG` or `info` if it isn't given.
+    pub log_level: Option<Level>,
+    /// `logFormat`: `text` or `json`.
+    pub log_format: Option<Format>,
     /// `namesrvAddr`, `;` between them.
     pub name_servers: Vec<String>,
     /// `gantryReplica`: this replica's name in its group; `<brokerName>-<brokerId>` by default.
@@ -144,6 +149,8 @@ impl BrokerConfig {
             ha_listen: keys.address("brokerIP2", "haListenPort", 10_912, listen.ip())?,
             metrics: keys.metrics(listen.ip())?,
             max_series: keys.or("gantryMetricsMaxSeries", 20_000)?,
+            log_level: keys.optional("logLevel")?,
+            log_format: keys.optional("logFormat")?,
             name_servers: keys.list("namesrvAddr"),
             replica: keys.or("gantryReplica", format!("{name}-{broker_id}"))?,
             role: role.0,

@@ -17,13 +17,13 @@ mod upstream;
 mod writer;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use gantry_replication::master::{self, Refusal, SlaveStanding};
 use gantry_replication::wire::{CutTail, DATA_PLANE_MS, Report};
-use gantry_replication::{Epoch, GroupRecord, Member, Millis, StoreId, pressure, wire};
+use gantry_replication::{Election, Epoch, GroupRecord, Member, Millis, StoreId, pressure, wire};
 use gantry_store::{Appender, PhysicalOffset, Store, Watermarks};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
@@ -101,6 +101,8 @@ pub enum Standing {
 pub struct Core {
     pub(crate) clock: Clock,
     pub(crate) store: Store,
+    /// For the log.
+    group: OnceLock<String>,
     /// As a slave: the connection to the master.
     pub(crate) upstream: Upstream,
     master_config: master::Config,
@@ -156,6 +158,7 @@ impl Core {
             clock,
             divergent: Divergent::new(store.root(), limits.divergent),
             store,
+            group: OnceLock::new(),
             upstream: Upstream::default(),
             master_config,
             limits,
@@ -182,6 +185,16 @@ impl Core {
         });
         let thread = writer::spawn(Arc::clone(&core), appender, replica)?;
         Ok((core, thread))
+    }
+
+    /// The group's name, for the log. The first counts.
+    pub fn name_group(&self, group: &str) {
+        self.group.get_or_init(|| group.to_owned());
+    }
+
+    /// What the election that gave this epoch is called, here and in the logs of its peers and of the operator.
+    pub fn election(&self, epoch: Epoch) -> Election<'_> {
+        Election { group: self.group.get().map_or("", String::as_str), epoch }
     }
 
     /// Who this replica is.
@@ -395,9 +408,11 @@ impl Core {
         drop(state);
         if now && !before {
             self.degradations.fetch_add(1, Ordering::Relaxed);
-            warn!(%epoch, have, need, "degraded: fewer in-sync replicas than minInSyncReplicas, and sends are taken all the same");
+            let election = self.election(epoch);
+            warn!(group = election.group, %epoch, %election, have, need, "degraded: fewer in-sync replicas than minInSyncReplicas, and sends are taken all the same");
         } else if before && !now {
-            info!(%epoch, have, need, "degraded no more: in-sync replicas are enough again");
+            let election = self.election(epoch);
+            info!(group = election.group, %epoch, %election, have, need, "degraded no more: in-sync replicas are enough again");
         }
     }
 

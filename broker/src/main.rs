@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use gantry_broker::broker::Broker;
 use gantry_broker::config::BrokerConfig;
@@ -14,9 +14,10 @@ use gantry_broker::exchange::{self, ExchangeArgs};
 use gantry_broker::nameserver;
 use gantry_broker::observe::document_metrics;
 use gantry_broker::store_tool::{self, StoreCommand};
+use gantry_logging::{Format, Level};
 use gantry_remoting::open_files;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 /// A RocketMQ-compatible message broker.
 #[derive(Parser)]
@@ -24,6 +25,9 @@ use tracing_subscriber::EnvFilter;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// How lines of the log look: text or json. logFormat of a broker.conf overrides it.
+    #[arg(long, global = true, value_name = "FORMAT", env = "GANTRY_LOG_FORMAT", default_value_t = Format::Text)]
+    log_format: Format,
 }
 
 #[derive(Subcommand)]
@@ -69,13 +73,12 @@ struct NameserverArgs {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    let done = match &cli.command {
-        Command::Store(command) => store_tool::run(command),
-        Command::Metrics => print(&document_metrics()).map(|()| ExitCode::SUCCESS),
-        _ => run(cli).map(|()| ExitCode::SUCCESS),
+    // A broker's configuration says what its log is like: it is read before the first line.
+    let config = match &cli.command {
+        Command::Broker(args) => Some(args.read()),
+        _ => None,
     };
+    let done = start_log(&cli, config.as_ref()).and_then(|()| carry_out(cli, config));
     match done {
         Ok(code) => code,
         Err(error) => {
@@ -85,30 +88,52 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<()> {
+fn start_log(cli: &Cli, config: Option<&Result<BrokerConfig>>) -> Result<()> {
+    let config = config.and_then(|config| config.as_ref().ok());
+    let format = config.and_then(|config| config.log_format).unwrap_or(cli.log_format);
+    let level = config.and_then(|config| config.log_level.clone()).unwrap_or_else(Level::from_env);
+    Ok(gantry_logging::start(format, &level, BoxMakeWriter::new(std::io::stderr))?)
+}
+
+fn carry_out(cli: Cli, config: Option<Result<BrokerConfig>>) -> Result<ExitCode> {
+    match &cli.command {
+        Command::Store(command) => store_tool::run(command),
+        Command::Metrics => print(&document_metrics()).map(|()| ExitCode::SUCCESS),
+        _ => run(cli, config.transpose()?).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn run(cli: Cli, config: Option<BrokerConfig>) -> Result<()> {
     if let Err(error) = open_files::raise() {
         tracing::warn!(%error, "the limit of open files stays low; raise it with `ulimit -n` for many queues or clients");
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("can't start the runtime")?;
     runtime.block_on(async {
-        match cli.command {
-            Command::Broker(args) => broker(args).await,
-            Command::Nameserver(args) => name_server(args).await,
-            Command::Exchange(args) => exchange::run(&args).await,
-            Command::Store(_) | Command::Metrics => unreachable!("it needs no runtime"),
+        match (cli.command, config) {
+            (Command::Broker(args), Some(config)) => broker(config, args.exit_with_stdin).await,
+            (Command::Nameserver(args), _) => name_server(args).await,
+            (Command::Exchange(args), _) => exchange::run(&args).await,
+            (Command::Broker(_), None) => bail!("the configuration was not read"),
+            (Command::Store(_) | Command::Metrics, _) => unreachable!("it needs no runtime"),
         }
     })
 }
 
-async fn broker(args: BrokerArgs) -> Result<()> {
-    let mut config = BrokerConfig::read(&args.config, &args.settings)?;
-    if let Some(addresses) = &args.name_servers {
-        config.name_servers = addresses.split([';', ',']).map(|address| address.trim().to_owned()).collect();
+impl BrokerArgs {
+    fn read(&self) -> Result<BrokerConfig> {
+        let mut config = BrokerConfig::read(&self.config, &self.settings)?;
+        if let Some(addresses) = &self.name_servers {
+            config.name_servers = addresses.split([';', ',']).map(|address| address.trim().to_owned()).collect();
+        }
+        Ok(config)
     }
+}
+
+async fn broker(config: BrokerConfig, exit_with_stdin: bool) -> Result<()> {
     let mut broker = Broker::start(config).await?;
     let failure = tokio::select! {
-        stopped = until_told_to_stop(args.exit_with_stdin) => { stopped?; None }
+        stopped = until_told_to_stop(exit_with_stdin) => { stopped?; None }
         failure = broker.failed() => Some(failure),
     };
     let stopped = broker.stop().await;

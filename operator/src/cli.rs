@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Parser, Subcommand};
+use gantry_logging::{Format, Level};
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use crate::api::crd_yaml;
+use crate::log_level;
 use crate::observe::{DEFAULT_MAX_GROUPS, document_metrics};
 use crate::plan::Layout;
 use crate::platform::kubernetes::run;
@@ -142,6 +145,12 @@ struct Run {
     /// A namespace whose groups are kept; once each [default: all].
     #[arg(long, value_name = "NAMESPACE")]
     namespace: Vec<String>,
+    /// How lines of the log look: text or json.
+    #[arg(long, value_name = "FORMAT", env = "GANTRY_LOG_FORMAT", default_value_t = Format::Text)]
+    log_format: Format,
+    /// A file with the log's level, read again every 2 s: info, debug …, or TARGET=LEVEL with `,` between several [default: RUST_LOG, or info].
+    #[arg(long, value_name = "FILE")]
+    log_level_file: Option<PathBuf>,
     /// This pod's name.
     #[arg(long, env = "POD_NAME")]
     pod_name: String,
@@ -155,9 +164,9 @@ struct Run {
 
 impl Run {
     async fn run(self) -> anyhow::Result<()> {
-        let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-        let logging = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr);
-        logging.try_init().map_err(|error| anyhow!("can't set up the log: {error}"))?;
+        gantry_logging::start(self.log_format, &Level::from_env(), BoxMakeWriter::new(std::io::stderr))?;
+        // Ends with this process.
+        let _following = self.log_level_file.map(|file| tokio::spawn(log_level::follow(file)));
         run::run(run::Options {
             image: self.image,
             name_servers: self.nameservers,
@@ -292,10 +301,8 @@ fn log_to(path: &Path) -> anyhow::Result<()> {
     let describe = || format!("can't write the operator's log {}", path.display());
     std::fs::create_dir_all(path.parent().unwrap_or(path)).with_context(describe)?;
     let file = std::fs::OpenOptions::new().create(true).append(true).open(path).with_context(describe)?;
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let logging =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::sync::Mutex::new(file));
-    logging.try_init().map_err(|error| anyhow!("can't set up the log: {error}"))
+    gantry_logging::start(Format::Text, &Level::from_env(), BoxMakeWriter::new(std::sync::Mutex::new(file)))
+        .context("can't set up the log")
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod cli;
 pub mod elector;
+mod log_level;
 pub mod observe;
 pub mod plan;
 pub mod platform;

@@ -301,6 +301,14 @@ pub enum Notice {
 }
 
 impl Notice {
+    /// The epoch of the election that it tells of.
+    pub fn epoch(&self) -> Option<Epoch> {
+        match self {
+            Self::Started { epoch, .. } | Self::Elected { epoch, .. } | Self::Unclean { epoch, .. } => Some(*epoch),
+            _ => None,
+        }
+    }
+
     /// Whether a new master was made because the old one is lost, so that nothing that waits for the old one is worth waiting.
     pub fn is_failover(&self) -> bool {
         match self {

@@ -24,4 +24,4 @@ pub mod types;
 pub mod wire;
 
 pub use record::{GroupRecord, Version};
-pub use types::{Epoch, Member, Millis, StoreId, same_secret};
+pub use types::{Election, Epoch, Member, Millis, StoreId, same_secret};

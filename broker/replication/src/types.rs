@@ -26,6 +26,21 @@ impl fmt::Display for Epoch {
     }
 }
 
+/// An election, as everybody's log names it: `<group>/<epoch>`. Each epoch of a group is given by one election and never again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Election<'a> {
+    /// The group's name.
+    pub group: &'a str,
+    /// The epoch that its master opens.
+    pub epoch: Epoch,
+}
+
+impl fmt::Display for Election<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.group, self.epoch)
+    }
+}
+
 /// The identity of a store directory, made with it. An emptied disk is another member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreId(pub u64);

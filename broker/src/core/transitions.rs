@@ -39,7 +39,8 @@ impl Writer {
         let master = Master::open(config, record.master.clone(), record, ends, now);
         let before = self.enter(Role::Master(Box::new(MasterRole::new(master, mode, now))));
         self.core.counters.masterships.fetch_add(1, Ordering::Relaxed);
-        info!(epoch = %record.epoch, start = ends.written, confirmed = ends.confirmed, "master: epoch opened");
+        let election = self.core.election(record.epoch);
+        info!(group = election.group, epoch = %record.epoch, %election, start = ends.written, confirmed = ends.confirmed, "master: epoch opened");
         self.core.standing.send_replace(Standing::Master { epoch: record.epoch, start: ends.written });
         if let Role::Master(role) = before {
             self.step_down(*role);
@@ -65,7 +66,8 @@ impl Writer {
         let standing = Standing::Slave { epoch: record.epoch, ha_address: ha_address.map(str::to_owned) };
         // Told again by a new session with the elector: then the connection to the master stands, and shall.
         self.core.standing.send_if_modified(|now| std::mem::replace(now, standing.clone()) != standing);
-        info!(epoch = %record.epoch, master = %record.master, ha_address, "slave");
+        let election = self.core.election(record.epoch);
+        info!(group = election.group, epoch = %record.epoch, %election, master = %record.master, ha_address, "slave");
         if let Role::Master(role) = before {
             self.step_down(*role);
         }
@@ -123,8 +125,11 @@ impl Writer {
         let (truncated, no_room) = match self.appender.truncate(to, directory) {
             Err(error) if is_for_want_of_room(&error) => {
                 // The master has decided; a replica that waited for room could neither follow nor ever make some.
+                let election = self.core.election(session);
                 warn!(
+                    group = election.group,
                     epoch = %session,
+                    %election,
                     cut = to.0,
                     bytes,
                     disk = ?self.core.store.disk(),
@@ -140,7 +145,8 @@ impl Writer {
         let truncated = truncated.context("can't cut the divergent tail")?;
         if truncated.bytes > 0 {
             let kept = truncated.kept.as_deref().map(|path| path.display().to_string());
-            warn!(epoch = %session, cut = to.0, bytes = truncated.bytes, kept, "cut the log's tail");
+            let election = self.core.election(session);
+            warn!(group = election.group, epoch = %session, %election, cut = to.0, bytes = truncated.bytes, kept, "cut the log's tail");
             self.core.counters.truncations.fetch_add(1, Ordering::Relaxed);
             let mut state = self.core.state.lock();
             let number = state.last_cut.as_ref().map_or(1, |last| last.number + 1);

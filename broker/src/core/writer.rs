@@ -276,7 +276,8 @@ impl Writer {
             && order > role.called_off
             && role.gate.park(parking)
         {
-            info!(%epoch, %to, "sends are parked for a switchover");
+            let election = self.core.election(epoch);
+            info!(group = election.group, %epoch, %election, %to, "sends are parked for a switchover");
         }
     }
 
@@ -298,7 +299,8 @@ impl Writer {
             _ => return,
         };
         if let Gate::Opening(sends, _) | Gate::Parked(_, sends) = gate {
-            info!(%epoch, waited = sends.len(), "sends pass");
+            let election = self.core.election(epoch);
+            info!(group = election.group, %epoch, %election, waited = sends.len(), "sends pass");
             self.take_in(sends);
             self.append();
         }

@@ -71,7 +71,8 @@ async fn follow(core: Arc<Core>, config: HaConfig, metadata: Arc<dyn Metadata>) 
         core.lost_master(epoch);
         let Err(error) = ended else { continue };
         let wait = back_off.after(&now, began.elapsed()).mul_f64(0.5 + fastrand::f64() / 2.0);
-        info!(%epoch, %address, reason = format!("{error:#}"), "not following; trying again in {wait:?}");
+        let election = core.election(epoch);
+        info!(group = election.group, %epoch, %election, %address, reason = format!("{error:#}"), "not following; trying again in {wait:?}");
         tokio::select! {
             () = sleep(wait) => {}
             _changed = standing.changed() => {}
@@ -133,7 +134,8 @@ async fn session(slave: &Slave, epoch: Epoch, address: &str) -> Result<()> {
     };
     let end = align(core, welcome, beginning).await?;
     core.upstream.opened(address);
-    info!(%epoch, %address, from = end, "following");
+    let election = core.election(epoch);
+    info!(group = election.group, %epoch, %election, %address, from = end, "following");
     // Writes that fail end the session; there is one reason at most to tell.
     let (fail, mut failed) = mpsc::channel(1);
     let echo = AtomicU64::new(0);
@@ -166,7 +168,8 @@ async fn align(core: &Core, welcome: Welcome, beginning: Option<Beginning>) -> R
     let (done, aligned) = oneshot::channel();
     let (session, cut) = (welcome.epoch, welcome.cut);
     if welcome.anew.is_some() && core.store.min_offset() != core.store.watermarks().written {
-        warn!(%session, begin = cut, "nothing of this log can be gone on from: it is taken anew from the master's oldest byte");
+        let election = core.election(session);
+        warn!(group = election.group, epoch = %session, %election, begin = cut, "nothing of this log can be gone on from: it is taken anew from the master's oldest byte");
     }
     core.submit_job(Job::Align(Align { welcome, beginning, done }));
     aligned.await.context("the log's writer has ended")?

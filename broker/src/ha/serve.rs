@@ -175,7 +175,8 @@ async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr) -> Result<(
     shared.sessions.enter(&session, first.written, welcomed)?;
     let _leave = Leave(shared, &session);
     shared.counters.connections.fetch_add(1, Ordering::Relaxed);
-    info!(%member, %peer, %epoch, from = first.written, "slave connected");
+    let election = shared.core.election(epoch);
+    info!(group = election.group, %epoch, %election, %member, %peer, from = first.written, "slave connected");
     let sender = Sender::new(&shared.core, &shared.config, &shared.counters, &session.link, epochs);
     tokio::select! {
         biased;

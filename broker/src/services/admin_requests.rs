@@ -177,6 +177,9 @@ impl Services {
         line("longPollingEnable", &config.long_polling);
         line("maxTransferCountOnMessageInMemory", &config.max_pull_messages);
         line("maxTransferBytesOnMessageInMemory", &config.max_pull_bytes);
+        if let Some(level) = gantry_logging::level() {
+            line("logLevel", &level);
+        }
         Response::success().with_body(text.into_bytes())
     }
 

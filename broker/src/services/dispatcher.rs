@@ -4,6 +4,7 @@ use super::Services;
 use super::failure::Refusal;
 use super::off_thread;
 use super::send::Sends;
+use super::update_config::update_config;
 use gantry_remoting::code::request as code;
 use gantry_remoting::code::response;
 use gantry_remoting::{Command, Connection, Handler, Inbound, Latencies, Response};
@@ -104,6 +105,7 @@ impl Services {
             code::GET_TOPIC_CONFIG => return self.topic_config(request),
             code::GET_ALL_SUBSCRIPTIONGROUP_CONFIG => return self.all_groups(),
             code::GET_SUBSCRIPTIONGROUP_CONFIG => return self.group_config(request),
+            code::UPDATE_BROKER_CONFIG => return update_config(request),
             code::GET_BROKER_CONFIG => return Ok(self.broker_config()),
             code::GET_BROKER_RUNTIME_INFO => return self.runtime_info(),
             code::GET_SYSTEM_TOPIC_LIST_FROM_BROKER => return self.system_topics(),

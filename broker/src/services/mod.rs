@@ -41,6 +41,7 @@ pub mod tables;
 mod topic_requests;
 pub mod topics;
 pub mod traffic;
+mod update_config;
 mod upkeep;
 
 #[cfg(test)]

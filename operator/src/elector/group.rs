@@ -10,7 +10,7 @@ use gantry_remoting::{Body, Command, Connection, InvokeError, Ticket, code::resp
 use gantry_replication::elector::{Action, Elector, Event, SessionId, SetOutcome, SwitchoverDone};
 use gantry_replication::record::Recorded;
 use gantry_replication::wire::{AlterInSync, Altered, DIRECTIVE, Directive, Heard, Hello, PROBE, Report, Role};
-use gantry_replication::{Epoch, GroupRecord, Millis, Version};
+use gantry_replication::{Election, Epoch, GroupRecord, Millis, Version};
 use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{oneshot, watch};
@@ -60,6 +60,7 @@ pub(super) fn spawn<S: RecordStore>(
 ) -> JoinHandle<()> {
     let task = Task {
         name: group.id,
+        group: group.name,
         replicas: group.config.replicas.clone(),
         elector: Elector::new(group.config, 0),
         store: Arc::new(store),
@@ -78,6 +79,8 @@ pub(super) fn spawn<S: RecordStore>(
 struct Task<S> {
     /// The group's id.
     name: String,
+    /// Its name, as its brokers say it.
+    group: String,
     replicas: BTreeSet<String>,
     elector: Elector,
     store: Arc<S>,
@@ -191,7 +194,11 @@ impl<S: RecordStore> Task<S> {
                     reply(ticket, &Altered { record });
                 }
             }
-            Action::Publish { record, address } => self.listener.serving(&self.name, &record, &address),
+            Action::Publish { record, address } => {
+                let (epoch, election) = (record.epoch, self.election(record.epoch));
+                info!(group = self.name, %epoch, %election, master = %record.master, address, "the master serves");
+                self.listener.serving(&self.name, &record, &address);
+            }
             Action::Switched { ticket, result } => {
                 if let Some(answer) = self.switchovers.remove(&ticket) {
                     // Whoever asked may have gone.
@@ -199,7 +206,12 @@ impl<S: RecordStore> Task<S> {
                 }
             }
             Action::Tell(notice) => {
-                info!(group = self.name, %notice, "elector");
+                if let Some(epoch) = notice.epoch() {
+                    let election = self.election(epoch);
+                    info!(group = self.name, %epoch, %election, %notice, "elector");
+                } else {
+                    info!(group = self.name, %notice, "elector");
+                }
                 self.listener.notice(&self.name, &notice);
             }
         }
@@ -224,7 +236,16 @@ impl<S: RecordStore> Task<S> {
         });
     }
 
+    /// As brokers call it, too.
+    fn election(&self, epoch: Epoch) -> Election<'_> {
+        Election { group: &self.group, epoch }
+    }
+
     fn compare_and_set(&self, expected: Version, record: GroupRecord) {
+        let (epoch, election) = (record.epoch, self.election(record.epoch));
+        if self.elector.record().is_none_or(|now| now.epoch != epoch) {
+            info!(group = self.name, %epoch, %election, master = %record.master, "the record is to name this master");
+        }
         let (store, inputs) = (Arc::clone(&self.store), self.inputs.clone());
         let (listener, name) = (Arc::clone(&self.listener), self.name.clone());
         tokio::spawn(async move {
@@ -243,6 +264,10 @@ impl<S: RecordStore> Task<S> {
     }
 
     async fn direct(&mut self, session: SessionId, directive: &Directive) {
+        if let (Directive::Master { record }, Some((replica, _))) = (directive, self.connections.get(&session)) {
+            let (epoch, election) = (record.epoch, self.election(record.epoch));
+            info!(group = self.name, %epoch, %election, replica, "it is told that it is master");
+        }
         match serde_json::to_vec(directive) {
             Ok(body) => self.ask(session, Command::request(DIRECTIVE).with_body(body)).await,
             Err(error) => warn!(group = self.name, %error, "a directive can't be encoded"),

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_replication::GroupRecord;
 use gantry_replication::elector::Notice;
+use gantry_replication::{Election, GroupRecord};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
@@ -71,7 +71,9 @@ impl Board {
                     let Some(master) = masters.borrow_and_update().clone() else { break };
                     match lead_to_master(&client, &leadership, &place, &master).await {
                         Ok(()) => {
-                            info!(group = place.group, replica = master.replica, ip = %master.ip, "the master's Service leads to it");
+                            let (group, epoch) = (&place.group, master.epoch);
+                            let election = Election { group, epoch };
+                            info!(group, %epoch, %election, replica = master.replica, ip = %master.ip, "the master's Service leads to it");
                             break;
                         }
                         Err(error) => {
