@@ -162,7 +162,7 @@ impl Opened {
                     from = oldest;
                     continue;
                 }
-                _ => break,
+                ReadLog::AtEnd => break,
             };
             let record =
                 record::decode(&bytes).ok().filter(|record| properties::get(record.properties, "KEYS") == Some("k"));
