@@ -196,7 +196,7 @@ fn a_failover_is_one_story_in_the_logs_of_the_operator_the_old_master_and_the_ne
         assert!(told.iter().any(|line| line.contains(part)), "{part}: {told:#?}");
     }
     for line in &told {
-        assert!(line.contains(&format!("group=broker-a epoch={epoch} ")), "{line}");
+        assert!(line.contains(&format!("group=\"broker-a\" epoch={epoch} ")), "{line}");
     }
     let parts = [r#""group":"broker-a""#.to_owned(), format!(r#""epoch":"{epoch}""#)];
     for (log, part) in [(&new_log, "epoch opened"), (&old_log, "slave"), (&old_log, "following")] {
