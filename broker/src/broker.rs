@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use gantry_remoting::{Limits as RemotingLimits, Server};
+use gantry_remoting::{Connection, Limits as RemotingLimits, Server};
 use gantry_replication::master::{Alter, Durability};
 use gantry_store::{Dispatched, Events, PhysicalOffset, Store, StoreFailure};
 use tokio::sync::{Notify, mpsc, watch};
@@ -359,9 +359,9 @@ async fn follow_standing(core: Arc<Core>, services: Arc<Services>, store: Store,
                 services.became_slave();
                 if std::mem::take(&mut was_master) {
                     exit.opens(standing.clone()).await;
-                    core.departed();
-                    services.departed();
-                    send_away(&exit.server);
+                    let mut clinging = core.departed();
+                    clinging.extend(services.departed());
+                    send_away(&exit.server, clinging);
                 }
             }
         }
@@ -404,13 +404,19 @@ async fn dispatched(store: &Store, bridge: &Bridge, offset: PhysicalOffset) {
     }
 }
 
-/// Clients of a master that is one no longer: those that know GO_AWAY leave by themselves, the others are closed a little later.
-fn send_away(server: &Server) {
+/// Clients of a master that is one no longer: those that know GO_AWAY leave by themselves, the others are closed a little later; at once those
+/// that are known not to know it, or they would only ask here again.
+fn send_away(server: &Server, clinging: Vec<Arc<Connection>>) {
     let present = server.connections();
     tokio::spawn(async move {
+        let close = |connection: Arc<Connection>| async move {
+            connection.close_after_flush("this replica is not master any more", LAST_WORDS).await;
+        };
+        let mut closing: JoinSet<()> = clinging.into_iter().map(close).collect();
         tokio::time::sleep(GO_AWAY_GRACE).await;
         for connection in present {
-            connection.close_after_flush("this replica is not master any more", LAST_WORDS).await;
+            closing.spawn(close(connection));
         }
+        closing.join_all().await;
     });
 }

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
+use gantry_remoting::Connection;
 use gantry_replication::master::{self, Refusal, SlaveStanding};
 use gantry_replication::wire::{CutTail, DATA_PLANE_MS, Report};
 use gantry_replication::{Election, Epoch, GroupRecord, Member, Millis, StoreId, pressure, wire};
@@ -466,8 +467,9 @@ impl Core {
     }
 
     /// The address by which this replica's clients came, when it was master, leads to another one: those who wait are sent there.
-    pub fn departed(&self) {
-        self.departing.end(&self.counters, self.clock.now_ms());
+    /// The connections of those who don't leave by themselves.
+    pub fn departed(&self) -> Vec<Arc<Connection>> {
+        self.departing.end(&self.counters, self.clock.now_ms())
     }
 
     /// Whether clients of this old master are here yet, or may come back: a process that ends now would leave them to nobody.

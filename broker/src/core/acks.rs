@@ -1,7 +1,9 @@
 //! Acknowledgements that wait for the confirm offset: in log order because the writer appends in order, drained in order.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use gantry_remoting::Connection;
 use gantry_replication::Millis;
 use gantry_store::Appended;
 
@@ -29,6 +31,11 @@ impl Waiting {
     /// Whether a producer waits, and not the broker itself.
     pub(super) fn is_producers(&self) -> bool {
         self.done.is_producers()
+    }
+
+    /// See [`Done::clings_to`].
+    pub(super) fn clings_to(&self) -> Option<&Arc<Connection>> {
+        self.done.clings_to()
     }
 
     /// Counts what became of it, if it is a producer's.

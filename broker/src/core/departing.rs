@@ -3,8 +3,10 @@
 //! They came by an address that leads to whoever is master, and it leads here for some moments yet. Sent away at once they would be back at once,
 //! again and again, until their attempts are used up. So whoever sees where that address leads says when they shall go.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use gantry_remoting::Connection;
 use gantry_replication::Millis;
 use parking_lot::Mutex;
 
@@ -73,10 +75,10 @@ impl Departing {
         self.is_on() || (ended > 0 && now < ended + LAST_MS)
     }
 
-    /// The time has come for all of them.
-    pub(super) fn end(&self, counters: &Counters, now: Millis) {
+    /// The time has come for all of them. The connections of those who don't leave by themselves.
+    pub(super) fn end(&self, counters: &Counters, now: Millis) -> Vec<Arc<Connection>> {
         let crowd = self.crowd.lock().take();
-        self.send_away(crowd, counters, now);
+        self.send_away(crowd, counters, now)
     }
 
     /// Nobody has said that the time has come.
@@ -86,11 +88,10 @@ impl Departing {
         self.send_away(crowd, counters, now);
     }
 
-    fn send_away(&self, crowd: Option<Crowd>, counters: &Counters, now: Millis) {
-        if let Some(crowd) = crowd {
-            self.ended.store(now + 1, Ordering::Relaxed);
-            crowd.send_away(counters, now);
-        }
+    fn send_away(&self, crowd: Option<Crowd>, counters: &Counters, now: Millis) -> Vec<Arc<Connection>> {
+        let Some(crowd) = crowd else { return Vec::new() };
+        self.ended.store(now + 1, Ordering::Relaxed);
+        crowd.send_away(counters, now)
     }
 }
 
@@ -104,7 +105,9 @@ impl Crowd {
         self.sends.extend(sends.extract_if(.., |send| send.done.is_producers()).take(room));
     }
 
-    fn send_away(self, counters: &Counters, now: Millis) {
+    fn send_away(self, counters: &Counters, now: Millis) -> Vec<Arc<Connection>> {
+        let clinging = self.written.iter().filter_map(Waiting::clings_to);
+        let clinging = clinging.chain(self.sends.iter().filter_map(|send| send.done.clings_to())).cloned().collect();
         for waiting in self.written {
             waiting.count(counters, now);
             waiting.complete();
@@ -113,6 +116,7 @@ impl Crowd {
         for send in self.sends {
             send.done.complete(Err(FAILURE));
         }
+        clinging
     }
 }
 

@@ -46,7 +46,7 @@ impl Writer {
             self.step_down(*role);
         }
         // Those who waited to be sent to the next master are there already, and find that out when they ask again.
-        self.core.departed();
+        drop(self.core.departed());
         self.grown();
         Ok(())
     }

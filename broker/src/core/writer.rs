@@ -314,7 +314,8 @@ impl Writer {
             parked.extend(role.gate.waiting().map(std::mem::take).unwrap_or_default());
         }
         fail_all(waiting, parked, failure);
-        self.core.departed();
+        // All connections are closed soon.
+        drop(self.core.departed());
     }
 }
 

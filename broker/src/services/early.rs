@@ -9,7 +9,7 @@
 //!   closed: or a client that came by the master's address and stays connected would ask this replica for ever.
 
 use super::Services;
-use super::seam::NotServing;
+use super::seam::{NotServing, knows_go_away};
 use gantry_remoting::{Connection, Inbound};
 use parking_lot::Mutex;
 use std::sync::atomic::Ordering;
@@ -109,7 +109,7 @@ impl Services {
 
     fn send_away(&self, connection: Arc<Connection>, inbound: Inbound) {
         let refusal = NotServing::SwitchingOver.refusal(inbound.ticket.client_version());
-        let goes_by_itself = refusal.code == gantry_remoting::code::response::GO_AWAY;
+        let goes_by_itself = knows_go_away(inbound.ticket.client_version());
         inbound.ticket.reply_failure(refusal.code, refusal.remark);
         if connection.is_closed() {
             return;

@@ -204,9 +204,10 @@ impl Services {
         self.locks.clear();
     }
 
-    /// Whoever comes back by the master's address reaches another one: pulls that wait are refused with a code to retry on.
-    pub fn departed(&self) {
-        self.refuse_held_pulls();
+    /// Whoever comes back by the master's address reaches another one: pulls that wait are refused with a code to retry on. The connections of
+    /// those who don't leave by themselves.
+    pub fn departed(&self) -> Vec<Arc<Connection>> {
+        self.refuse_held_pulls()
     }
 
     /// Logs changed offsets at once: before a planned switchover hands over, so that nobody is rewound.
@@ -246,7 +247,8 @@ impl Services {
         self.mastership.send_replace(None);
         let mut upkeep = std::mem::take(&mut *self.upkeep.lock());
         upkeep.shutdown().await;
-        self.refuse_held_pulls();
+        // All connections are closed soon.
+        drop(self.refuse_held_pulls());
         self.log_last_changes().await;
         self.follow_metadata();
         self.save_metadata();

@@ -6,13 +6,13 @@ use super::filter::{TagFilter, check_type};
 use super::long_polling::Wanted;
 use super::names;
 use super::off_thread;
-use super::seam::NotServing;
+use super::seam::{NotServing, knows_go_away};
 use super::topics::{Topic, perm};
 use super::traffic::Outgoing;
 use bytes::Bytes;
 use gantry_remoting::code::response;
 use gantry_remoting::headers::pull::{PullMessage, PullMessageResponse, sys_flag};
-use gantry_remoting::{Body, Inbound, Ticket};
+use gantry_remoting::{Body, Connection, Inbound, Ticket};
 use gantry_store::{Dispatched, OldLimits, QueueOffset, ReadError, ReadLimits, ReadQueue, ReadStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -71,12 +71,17 @@ impl Services {
         self.resume(due.collect());
     }
 
-    /// This replica doesn't serve any more: whoever waits is told to come back.
-    pub(super) fn refuse_held_pulls(&self) {
+    /// This replica doesn't serve any more: whoever waits is told to come back. The connections of those who don't leave by themselves.
+    pub(super) fn refuse_held_pulls(&self) -> Vec<Arc<Connection>> {
+        let mut clinging = Vec::new();
         for pull in self.waiting.clear() {
+            if !knows_go_away(pull.ticket.client_version()) {
+                clinging.push(Arc::clone(pull.ticket.connection()));
+            }
             let refusal = NotServing::SwitchingOver.refusal(pull.ticket.client_version());
             pull.ticket.reply_failure(refusal.code, refusal.remark);
         }
+        clinging
     }
 
     fn resume(&self, pulls: Vec<Pull>) {

@@ -2,9 +2,11 @@
 
 use super::failure::Refusal;
 use super::send_reply::SendReply;
+use gantry_remoting::Connection;
 use gantry_remoting::body::ha::{EpochEntry, HaRuntimeInfo};
 use gantry_remoting::code::response;
 use gantry_store::{Append, Appended, Disk};
+use std::sync::Arc;
 
 /// The way to the log's one writer.
 pub trait Log: Send + Sync {
@@ -44,6 +46,16 @@ impl Done {
     /// Whether a producer waits, and not the broker itself.
     pub fn is_producers(&self) -> bool {
         matches!(self, Done::Reply(_))
+    }
+
+    /// The connection of a producer that won't leave it when it is told to go away, since it doesn't know that code.
+    pub fn clings_to(&self) -> Option<&Arc<Connection>> {
+        match self {
+            Done::Reply(SendReply { ticket, .. }) if !knows_go_away(ticket.client_version()) => {
+                Some(ticket.connection())
+            }
+            _ => None,
+        }
     }
 
     /// Tells whoever waits. Cheap enough for the log writer's thread: an answer is encoded into the connection's outbox.
@@ -221,11 +233,16 @@ impl NotServing {
     }
 }
 
+/// Whether a client of this version (MQVersion ordinal) leaves its connection when it is told to go away.
+pub(super) fn knows_go_away(client_version: i32) -> bool {
+    client_version > VERSION_5_3_1
+}
+
 /// GO_AWAY makes a new client reconnect and send the same request again without its caller noticing; older ones don't
 /// know the code and retry on SYSTEM_BUSY.
 fn switching_over(client_version: i32) -> Refusal {
     let text = "the master is being switched over, try again";
-    if client_version > VERSION_5_3_1 {
+    if knows_go_away(client_version) {
         Refusal::new(response::GO_AWAY, text)
     } else {
         busy(format!("[REJECTREQUEST]{text}"))
