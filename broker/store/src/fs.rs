@@ -28,10 +28,6 @@ pub trait Fs: Send + Sync + 'static {
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Makes a directory's entries durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
-    /// Makes everything durable that the file system of `path` holds, in one go. `false`: this one can't, and nothing was done.
-    fn sync_file_system(&self, _path: &Path) -> io::Result<bool> {
-        Ok(false)
-    }
     /// How much room there is.
     fn space(&self, path: &Path) -> io::Result<Space>;
     /// Takes the lock of a file, made if missing; `None` if another one has it. Given back on drop.

@@ -66,11 +66,6 @@ impl Fs for RealFs {
         fs::File::open(path)?.sync_all()
     }
 
-    fn sync_file_system(&self, path: &Path) -> io::Result<bool> {
-        rustix::fs::syncfs(fs::File::open(path)?)?;
-        Ok(true)
-    }
-
     fn space(&self, path: &Path) -> io::Result<Space> {
         let figures = rustix::fs::statvfs(path)?;
         Ok(Space {

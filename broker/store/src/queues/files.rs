@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 use parking_lot::Mutex;
 
@@ -11,8 +13,10 @@ use super::{Layout, Queue};
 use crate::fs::{File, Fs, OpenMode};
 use crate::segment::zero_data;
 
-/// So many files are synced sooner together with all else on their disk than one by one.
-const WORTH_A_FILE_SYSTEM: usize = 64;
+/// Fewer files are synced one after the other.
+const WORTH_THREADS: usize = 64;
+/// That sync many.
+const THREADS: usize = 16;
 
 /// What went wrong with which file.
 pub(crate) type FileError = (PathBuf, io::Error);
@@ -51,6 +55,17 @@ struct OpenFile {
 struct Dirty {
     files: BTreeMap<FileKey, (PathBuf, Arc<dyn File>)>,
     directories: BTreeSet<PathBuf>,
+}
+
+/// Syncs all of them by several threads; the first failure, if one failed.
+fn at_once<T: Sync>(things: &[T], sync: impl Fn(&T) -> Result<(), FileError> + Sync) -> Result<(), FileError> {
+    let (share, sync) = (things.len().div_ceil(THREADS).max(1), &sync);
+    thread::scope(|scope| {
+        let threads: Vec<_> =
+            things.chunks(share).map(|share| scope.spawn(move || share.iter().try_for_each(sync))).collect();
+        let outcomes = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        outcomes.collect()
+    })
 }
 
 impl Dirty {
@@ -184,23 +199,30 @@ impl QueueFiles {
             }
             file.sync_data().map_err(|error| (path, error))?;
         }
-        for path in dirty.directories {
-            match self.fs.sync_dir(&path) {
-                // A directory that was removed since has nothing to keep.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                other => other.map_err(|error| (path, error))?,
-            }
+        for path in &dirty.directories {
+            self.sync_directory(path)?;
         }
         Ok(true)
     }
 
-    /// The same for a stop: with thousands of queues, a sync of each file is a minute of waiting for the disk, and one of the file system
-    /// a second. After it the files are synced all the same, which finds nothing to do, and tells if a write of one of them has failed.
-    pub(crate) fn sync_at_once(&self, root: &Path) -> Result<(), FileError> {
-        if self.dirty_count() > WORTH_A_FILE_SYSTEM {
-            self.fs.sync_file_system(root).map_err(|error| (root.to_owned(), error))?;
+    /// The same for a stop. One after the other, thousands of files are a minute of waiting for the disk; together they share its commits.
+    pub(crate) fn sync_at_once(&self) -> Result<(), FileError> {
+        if self.dirty_count() < WORTH_THREADS {
+            return self.sync();
         }
-        self.sync()
+        let Dirty { files, directories } = std::mem::take(&mut *self.dirty.lock());
+        let files: Vec<_> = files.into_values().collect();
+        at_once(&files, |(path, file)| file.sync_data().map_err(|error| (path.clone(), error)))?;
+        let directories: Vec<_> = directories.into_iter().collect();
+        at_once(&directories, |path| self.sync_directory(path))
+    }
+
+    fn sync_directory(&self, path: &Path) -> Result<(), FileError> {
+        match self.fs.sync_dir(path) {
+            // A directory that was removed since has nothing to keep.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(|error| (path.to_owned(), error)),
+        }
     }
 
     /// Removes everything under `root`, durably.
@@ -298,7 +320,25 @@ mod tests {
         let give_up_at_the_second = || asked.replace(asked.get() + 1) == 1;
         assert!(!files.sync_unless(&give_up_at_the_second).unwrap());
         assert_eq!((files.dirty_count(), files.dirty.lock().directories.len()), (2, 1));
-        files.sync_at_once(root.path()).unwrap();
+        files.sync().unwrap();
         assert_eq!((files.dirty_count(), files.dirty.lock().directories.len()), (0, 0));
+    }
+
+    #[test]
+    fn many_files_are_synced_at_once_and_one_that_fails_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let files = QueueFiles::new(Arc::new(RealFs), UnitsPerFile { single: 10, batch: 10 }, 10);
+        for key in 0..200 {
+            let path = root.path().join(key.to_string());
+            files.dirty.lock().files.insert((key, 0), (path.clone(), RealFs.open(&path, OpenMode::Create).unwrap()));
+            files.dirty.lock().directories.insert(path.with_extension("gone"));
+        }
+        files.sync_at_once().unwrap();
+        assert_eq!((files.dirty_count(), files.dirty.lock().directories.len()), (0, 0));
+        let failure = at_once(&[1, 2, 3], |number| match number {
+            2 => Err((PathBuf::from("two"), io::ErrorKind::StorageFull.into())),
+            _ => Ok(()),
+        });
+        assert_eq!(failure.unwrap_err().0, PathBuf::from("two"));
     }
 }

@@ -87,7 +87,7 @@ impl Handle {
 fn leave_clean(shared: &Shared) -> Result<(), Arc<StoreFailure>> {
     flusher::flush(shared)?;
     let mut state = shared.checkpointing.lock();
-    checkpointer::sync_queues(shared, &mut state, || shared.queues.files.sync_at_once(shared.root()).map(|()| true))?;
+    checkpointer::sync_queues(shared, &mut state, || shared.queues.files.sync_at_once().map(|()| true))?;
     shared.index.seal().map_err(|(path, error)| shared.fail("fsync", path, error))?;
     let checkpoint = Checkpoint { clean: true, ..checkpointer::current(shared, &state) };
     checkpointer::write(shared, &mut state, checkpoint)?;
