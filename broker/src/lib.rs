@@ -9,6 +9,7 @@ mod departure;
 pub mod exchange;
 mod fatal;
 pub mod ha;
+pub mod hand_over;
 mod heartbeat;
 mod meter;
 pub mod nameserver;

@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use gantry_broker::broker::Broker;
 use gantry_broker::config::BrokerConfig;
 use gantry_broker::exchange::{self, ExchangeArgs};
+use gantry_broker::hand_over::{self, HandOverArgs};
 use gantry_broker::nameserver;
 use gantry_broker::observe::document_metrics;
 use gantry_broker::store_tool::{self, StoreCommand};
@@ -38,6 +39,9 @@ enum Command {
     Nameserver(NameserverArgs),
     /// Sends messages by the name server's route and receives them again: does a group work from here?
     Exchange(ExchangeArgs),
+    /// Waits until the broker of this machine or pod may be stopped: until it is not master any more, or nobody could take its place. For
+    /// a preStop hook.
+    HandOver(HandOverArgs),
     /// Prints what metrics a broker has, as docs/metrics.md.
     Metrics,
     /// Looks at or repairs a store directory.
@@ -98,6 +102,7 @@ fn start_log(cli: &Cli, config: Option<&Result<BrokerConfig>>) -> Result<()> {
 fn carry_out(cli: Cli, config: Option<Result<BrokerConfig>>) -> Result<ExitCode> {
     match &cli.command {
         Command::Store(command) => store_tool::run(command),
+        Command::HandOver(args) => hand_over::run(args).and_then(|said| print(&said)).map(|()| ExitCode::SUCCESS),
         Command::Metrics => print(&document_metrics()).map(|()| ExitCode::SUCCESS),
         _ => run(cli, config.transpose()?).map(|()| ExitCode::SUCCESS),
     }
@@ -115,7 +120,7 @@ fn run(cli: Cli, config: Option<BrokerConfig>) -> Result<()> {
             (Command::Nameserver(args), _) => name_server(args).await,
             (Command::Exchange(args), _) => exchange::run(&args).await,
             (Command::Broker(_), None) => bail!("the configuration was not read"),
-            (Command::Store(_) | Command::Metrics, _) => unreachable!("it needs no runtime"),
+            (Command::Store(_) | Command::HandOver(_) | Command::Metrics, _) => unreachable!("it needs no runtime"),
         }
     })
 }

@@ -49,6 +49,8 @@ async fn a_master_that_serves_is_alive_and_ready_and_strangers_are_told_what_the
     assert_eq!(ask(address, "GET /readyz"), (200, "master of epoch 1\n".to_owned()));
     assert_eq!(ask(address, "GET /livez"), (200, "alive\n".to_owned()));
     assert_eq!(ask(address, "HEAD /livez"), (200, String::new()));
+    let alone = "master of epoch 1, and no slave could take its place\n";
+    assert_eq!(ask(address, "GET /leavez"), (200, alone.to_owned()));
     let (status, said) = ask(address, "GET /");
     assert!(status == 404 && said.contains("/readyz"), "{status} {said}");
     assert_eq!(ask(address, "POST /livez").0, 405);

@@ -25,6 +25,18 @@ impl Observer {
             Some(parts) => role(&parts.core),
         }
     }
+
+    /// `No`: it is master, and a slave in sync could take its place. Whoever stops this process does well to let that happen first.
+    pub(super) fn may_leave(&self) -> Verdict {
+        let Some(parts) = self.parts.get() else { return Ok("its store is not open".to_owned()) };
+        let Standing::Master { epoch, .. } = *parts.core.watch_standing().borrow() else {
+            return Ok("it is not master".to_owned());
+        };
+        match parts.core.slaves().iter().find(|slave| slave.in_sync && slave.connected) {
+            Some(heir) => Err(format!("master of epoch {epoch}, and {} could take its place", heir.member.name)),
+            None => Ok(format!("master of epoch {epoch}, and no slave could take its place")),
+        }
+    }
 }
 
 fn recovering(progress: &RecoveryProgress) -> String {
@@ -71,5 +83,6 @@ mod tests {
         let observer = Observer::new(&config);
         assert!(observer.is_alive().is_ok());
         assert_eq!(observer.is_ready(), Err("the store is about to be opened".to_owned()));
+        assert_eq!(observer.may_leave(), Ok("its store is not open".to_owned()));
     }
 }

@@ -112,8 +112,9 @@ async fn answer(mut stream: TcpStream, observer: &Observer) -> std::io::Result<(
     let (status, kind, body) = match (method, path) {
         ("GET" | "HEAD", "/livez") => probe(observer.is_alive()),
         ("GET" | "HEAD", "/readyz") => probe(observer.is_ready()),
+        ("GET" | "HEAD", "/leavez") => probe(observer.may_leave()),
         ("GET" | "HEAD", "/metrics") => metrics(observer),
-        ("GET" | "HEAD", _) => ("404 Not Found", TEXT, "there are /livez, /readyz and /metrics\n".to_owned()),
+        ("GET" | "HEAD", _) => ("404 Not Found", TEXT, "there are /livez, /readyz, /leavez and /metrics\n".to_owned()),
         _ => ("405 Method Not Allowed", TEXT, "only GET\n".to_owned()),
     };
     let length = body.len();

@@ -8,8 +8,9 @@ use super::{Blueprint, CLIENT_PORT, HA_PORT, HASH_ANNOTATION, HTTP_PORT, Kind, O
 /// Nobody: the user and group of the images.
 const NOBODY: u32 = 65_532;
 
-/// A master that is told to end waits so long first, while the operator switches over to a slave; it takes a fraction of that.
-const BEFORE_STOP_SECONDS: u32 = 3;
+/// A master that is told to end first waits, at most so long, until the operator has switched over to a slave. It takes a fraction of that,
+/// unless the operator itself is just being replaced.
+const HAND_OVER_SECONDS: u32 = 15;
 
 /// For flushing what is in memory, after that.
 const STOP_SECONDS: u32 = 60;
@@ -37,7 +38,7 @@ impl Blueprint {
             // It asks nothing of the API, and finds everything by DNS.
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
-            "terminationGracePeriodSeconds": STOP_SECONDS + BEFORE_STOP_SECONDS,
+            "terminationGracePeriodSeconds": HAND_OVER_SECONDS + STOP_SECONDS,
             "securityContext": nobody,
             "topologySpreadConstraints": self.spread(),
             "containers": [self.container()],
@@ -92,7 +93,10 @@ impl Blueprint {
             "startupProbe": probe("/livez", RECOVERY_SECONDS),
             "livenessProbe": probe("/livez", 30),
             "readinessProbe": probe("/readyz", PROBE_SECONDS),
-            "lifecycle": {"preStop": {"sleep": {"seconds": BEFORE_STOP_SECONDS}}},
+            "lifecycle": {"preStop": {"exec": {"command": [
+                "/usr/local/bin/gantry", "hand-over", "--port", HTTP_PORT.to_string(),
+                "--within", HAND_OVER_SECONDS.to_string(),
+            ]}}},
             "securityContext": {
                 "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]},
             },
