@@ -56,6 +56,11 @@ pub const IDENTITY_KEYS: &[&str] = &[
     category = "gantry",
     namespaced,
     status = "BrokerGroupStatus",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.currentReplicas",
+        label_selector_path = ".status.selector"
+    ),
     derive = "PartialEq",
     doc = "A group of RocketMQ-compatible brokers: one master and its slaves, of which one becomes master by itself when the master is lost.",
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= 52")
@@ -193,15 +198,30 @@ pub enum FlushMode {
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Storage {
-    /// Size of each replica's volume, a Kubernetes quantity such as `100Gi`. It may grow later, never shrink.
+    /// Size of each replica's volume, a Kubernetes quantity such as `100Gi`. It may grow later, where the storage class lets volumes grow.
+    /// A volume that is larger already stays so.
     #[serde(default = "twenty_gibibytes")]
     #[schemars(regex(pattern = r"^[1-9][0-9]*(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$"), length(max = 20))]
     pub size: String,
 
-    /// Storage class of the volumes; the cluster's default class where absent.
+    /// Storage class of new volumes; the cluster's default class where absent. A volume that is there keeps its class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub storage_class_name: Option<String>,
+
+    /// What becomes of the volumes, and of all messages on them, when the group is deleted.
+    #[serde(default)]
+    pub deletion_policy: VolumeDeletionPolicy,
+}
+
+/// What becomes of volumes when their group is deleted.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VolumeDeletionPolicy {
+    /// They stay: deleting them is up to people.
+    #[default]
+    Retain,
+    /// They are deleted with it.
+    Delete,
 }
 
 /// Where the replicas may run.
@@ -241,7 +261,7 @@ pub struct Spread {
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { size: twenty_gibibytes(), storage_class_name: None }
+        Self { size: twenty_gibibytes(), storage_class_name: None, deletion_policy: VolumeDeletionPolicy::default() }
     }
 }
 

@@ -30,7 +30,7 @@ fn use_formats_that_kubernetes_knows(schema: &mut Value) {
         Value::Object(fields) => {
             if let Some(format) = fields.get_mut("format") {
                 match format.as_str() {
-                    Some("uint8") => *format = "int32".into(),
+                    Some("uint8" | "uint32") => *format = "int32".into(),
                     Some("uint64") => *format = "int64".into(),
                     _ => {}
                 }
@@ -144,6 +144,16 @@ mod tests {
         assert_eq!(crd["spec"]["names"]["categories"][0], "gantry");
         let version = &crd["spec"]["versions"][0];
         assert!(version["subresources"]["status"].is_object());
+        let scale = &version["subresources"]["scale"];
+        assert_eq!(scale["specReplicasPath"], ".spec.replicas");
+        let properties = &version["schema"]["openAPIV3Schema"]["properties"];
+        for (path, type_) in [("statusReplicasPath", "integer"), ("labelSelectorPath", "string")] {
+            let field = scale[path].as_str().unwrap().strip_prefix(".status.").unwrap();
+            assert_eq!(
+                properties["status"]["properties"][field]["type"], type_,
+                "{path} leads to a field of that type"
+            );
+        }
         let columns: Vec<_> = version["additionalPrinterColumns"]
             .as_array()
             .unwrap()

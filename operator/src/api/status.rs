@@ -16,6 +16,14 @@ pub struct BrokerGroupStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_sync: Option<String>,
 
+    /// How many replicas there are: pods that have not ended. For the scale subresource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current_replicas: Option<u32>,
+
+    /// What finds the group's pods, as text. For the scale subresource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+
     /// The group record. Only the elector writes it, by compare-and-set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<GroupRecordStatus>,
@@ -30,7 +38,7 @@ pub struct BrokerGroupStatus {
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 
-    /// The last time that another replica became master.
+    /// The last time that another replica became master, as planned or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failover: Option<LastFailover>,
 
@@ -82,7 +90,7 @@ pub struct ReplicaStatus {
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LastFailover {
-    /// When the new master began to serve.
+    /// When the new master began to serve; until it does, when the record named it.
     pub time: Time,
     /// The master before; absent for the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,6 +99,16 @@ pub struct LastFailover {
     pub to: String,
     /// Its epoch.
     pub epoch: u64,
-    /// Why: `Planned`, `MasterDied`, `MasterSilent`, …
-    pub reason: String,
+    /// Why: `Planned`, `MasterDied`, `MasterStuck`, `MasterSilent`, or `RecordRestored` (from the past).
+    #[serde(default)]
+    pub cause: String,
+    /// The same in words.
+    #[serde(default)]
+    pub message: String,
+    /// Milliseconds from the first sign that a new master was needed, or from the request for a planned one, to the record that names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detection_ms: Option<u64>,
+    /// Milliseconds from the same to the moment when the new master was known to serve; absent until it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_ms: Option<u64>,
 }

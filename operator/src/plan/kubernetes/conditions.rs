@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::Step;
+use super::{Step, VolumesStanding};
 
 /// What conditions are made from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,10 +21,18 @@ pub struct Standing {
     pub min_in_sync: usize,
     /// The master itself says that it goes on with fewer copies than asked for.
     pub degraded: bool,
+    /// Pods that have not ended.
+    pub current: u32,
     /// Pods that are ready.
     pub ready_pods: usize,
     /// Why nobody is master or the record can't be written, in the elector's words.
     pub trouble: Option<String>,
+    /// Nothing is planned, as somebody asked.
+    pub paused: bool,
+    /// No pod is to be there, as somebody asked.
+    pub hibernates: bool,
+    /// How its volumes are.
+    pub volumes: VolumesStanding,
 }
 
 /// The conditions now. Where one has not changed, it keeps its time.
@@ -35,8 +43,20 @@ pub fn conditions(
     now: &Time,
     before: &[Condition],
 ) -> Vec<Condition> {
-    let facts =
-        [available(standing), in_sync(standing), degraded(standing), ready(standing), progressing(standing, step)];
+    let mut facts =
+        vec![available(standing), in_sync(standing), degraded(standing), ready(standing), progressing(standing, step)];
+    let (whole, reason, message) = standing.volumes.fact();
+    facts.push(("VolumesReady", whole, reason, message));
+    // Rare orders of the day: there only while they are given.
+    if standing.paused {
+        let message = "nothing is planned while gantry.rs/paused is \"true\"; failover goes on".to_owned();
+        facts.push(("Paused", true, "Annotation", message));
+    }
+    if standing.hibernates {
+        let there = standing.current == 0;
+        let message = if there { ASLEEP.to_owned() } else { format!("{} pods are still ending", standing.current) };
+        facts.push(("Hibernated", there, if there { "NoPods" } else { "PodsEnding" }, message));
+    }
     facts
         .into_iter()
         .map(|(type_, status, reason, message)| {
@@ -54,9 +74,14 @@ pub fn conditions(
         .collect()
 }
 
+const ASLEEP: &str = "no pods, as gantry.rs/hibernate asks; volumes and record wait for its removal";
+
 type Fact = (&'static str, bool, &'static str, String);
 
 fn available(standing: &Standing) -> Fact {
+    if standing.hibernates {
+        return ("Available", false, "Hibernated", ASLEEP.to_owned());
+    }
     match (&standing.master, &standing.trouble) {
         (Some(master), _) => ("Available", true, "MasterServes", format!("{master} serves as master")),
         (None, Some(trouble)) => ("Available", false, "NoMaster", trouble.clone()),
@@ -71,7 +96,8 @@ fn in_sync(standing: &Standing) -> Fact {
 }
 
 fn degraded(standing: &Standing) -> Fact {
-    let short = standing.in_sync < standing.min_in_sync;
+    // Nobody sends to a group that sleeps.
+    let short = standing.in_sync < standing.min_in_sync && !standing.hibernates;
     let message = format!("{} in sync, minInSync is {}", standing.in_sync, standing.min_in_sync);
     let reason = match (standing.degraded, short) {
         (true, _) => "FewerCopies",
@@ -88,6 +114,9 @@ fn ready(standing: &Standing) -> Fact {
     }
     if let Some(why) = &standing.refused {
         return fact("Refused", why.clone());
+    }
+    if standing.hibernates {
+        return fact("Hibernated", ASLEEP.to_owned());
     }
     if standing.master.is_none() {
         return fact("NoMaster", standing.trouble.clone().unwrap_or_else(|| "nobody serves as master".to_owned()));
@@ -115,6 +144,10 @@ fn progressing(standing: &Standing, step: &Step) -> Fact {
         Step::Create(replicas) => fact("Creating", format!("making the pods of {}", replicas.join(", "))),
         Step::Delete { replica, why, .. } => fact("Rolling", format!("{replica} is deleted: {why}")),
         Step::Switchover { to, why, .. } => fact("SwitchingOver", format!("to {to}: {why}")),
+        Step::Requested { to, .. } => fact("SwitchingOver", format!("to {to}: an annotation asks for it")),
+        Step::DeleteClaim { replica, .. } => fact("ReplacingVolume", format!("{replica}'s volume is lost")),
+        Step::Paused => ("Progressing", false, "Paused", "nothing is planned".to_owned()),
+        Step::Hibernated => ("Progressing", false, "Hibernated", ASLEEP.to_owned()),
         Step::Wait(why) => fact("Waiting", why.clone()),
         Step::Settled => ("Progressing", false, "Settled", "all is as the spec says".to_owned()),
     }
@@ -152,6 +185,7 @@ mod tests {
             "Degraded=False EnoughInSync",
             "Ready=True AllReady",
             "Progressing=False Settled",
+            "VolumesReady=True AsSpecified",
         ];
         assert_eq!(facts(&standing(), &Step::Settled), whole);
         let one_left = facts(&Standing { in_sync: 1, ready_pods: 1, ..standing() }, &Step::Wait("x".to_owned()));
@@ -161,6 +195,7 @@ mod tests {
             "Degraded=True BelowMinInSync",
             "Ready=False Degraded",
             "Progressing=True Waiting",
+            "VolumesReady=True AsSpecified",
         ];
         assert_eq!(one_left, expected);
         let none = facts(&Standing { master: None, ..standing() }, &Step::Settled);
@@ -170,6 +205,31 @@ mod tests {
             (invalid[3].as_str(), invalid[4].as_str()),
             ("Ready=False InvalidSpec", "Progressing=False InvalidSpec")
         );
+    }
+
+    #[test]
+    fn a_paused_group_says_so_and_how_it_is_all_the_same() {
+        let paused = facts(&Standing { paused: true, ..standing() }, &Step::Paused);
+        assert_eq!(paused[3..5], ["Ready=True AllReady", "Progressing=False Paused"]);
+        assert_eq!(paused.last().unwrap(), "Paused=True Annotation");
+        assert!(!facts(&standing(), &Step::Settled).iter().any(|fact| fact.starts_with("Paused")));
+    }
+
+    #[test]
+    fn a_group_that_sleeps_is_not_ready_and_not_degraded() {
+        let falls_asleep = Standing { hibernates: true, current: 1, master: None, in_sync: 0, ..standing() };
+        assert_eq!(facts(&falls_asleep, &Step::Wait("x".to_owned())).last().unwrap(), "Hibernated=False PodsEnding");
+        let asleep = facts(&Standing { current: 0, ..falls_asleep }, &Step::Hibernated);
+        let expected = [
+            "Available=False Hibernated",
+            "InSync=False SomeReplicas",
+            "Degraded=False EnoughInSync",
+            "Ready=False Hibernated",
+            "Progressing=False Hibernated",
+            "VolumesReady=True AsSpecified",
+            "Hibernated=True NoPods",
+        ];
+        assert_eq!(asleep, expected);
     }
 
     #[test]

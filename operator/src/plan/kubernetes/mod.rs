@@ -10,6 +10,8 @@ mod rollout;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod volumes;
+mod wishes;
 
 use serde_json::{Map, Value, json};
 
@@ -18,6 +20,9 @@ use crate::api::{BrokerGroup, BrokerGroupSpec};
 pub use conditions::{Standing, conditions};
 pub use network::{MasterAt, epoch_of, master_slice, slice_name};
 pub use rollout::{Observed, PodSeen, Step, Wanted, next_step};
+pub use storage::claim_name;
+pub use volumes::{ClaimSeen, VolumesStanding};
+pub use wishes::{HIBERNATE_ANNOTATION, PAUSED_ANNOTATION, SWITCHOVER_ANNOTATION, Wishes};
 
 /// Where a broker listens for clients.
 pub const CLIENT_PORT: u16 = 10_911;
@@ -36,6 +41,11 @@ pub const REPLICA_LABEL: &str = "gantry.rs/replica";
 pub const HASH_ANNOTATION: &str = "gantry.rs/spec-hash";
 /// `app.kubernetes.io/name` of a broker.
 pub const BROKER: &str = "gantry-broker";
+
+/// What finds a group's pods, as Kubernetes writes selectors.
+pub fn selector_text(group: &str) -> String {
+    format!("app.kubernetes.io/name={BROKER},{GROUP_LABEL}={group}")
+}
 
 /// The kinds that a group is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,12 +122,11 @@ impl Blueprint {
         })
     }
 
-    /// Everything but pods. The brokers' configuration names the master Service's address, which Kubernetes gives: without it there is
+    /// Everything but pods and volumes. The brokers' configuration names the master Service's address, which Kubernetes gives: without it there is
     /// no configuration yet.
     pub fn objects(&self, master_service_ip: Option<std::net::IpAddr>) -> Vec<Object> {
         let mut objects = vec![self.master_service(), self.replicas_service()];
         objects.extend(master_service_ip.map(|ip| self.config_map(ip)));
-        objects.extend(self.plan.replicas.iter().map(|replica| self.volume_claim(&replica.name)));
         objects.extend([self.disruption_budget(), self.network_policy()]);
         objects
     }

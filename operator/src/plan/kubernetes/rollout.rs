@@ -5,6 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::volumes::{ClaimSeen, lost_volume, may_be_made};
+use super::wishes::{Wishes, hibernation, requested_switchover};
+
 /// A pod as it is seen.
 #[expect(clippy::struct_excessive_bools, reason = "each is seen for itself, and any of them may go with any other")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub struct Observed {
     pub master: Option<String>,
     /// Replicas in the record's in-sync set whose own session says that they are that member, with the end of their logs.
     pub in_sync: BTreeMap<String, u64>,
+    /// The volumes, by replica.
+    pub claims: BTreeMap<String, ClaimSeen>,
 }
 
 /// What to do next.
@@ -57,8 +62,26 @@ pub enum Step {
         /// The master will go whatever comes of it: a try that fails is repeated at once.
         urgent: bool,
     },
+    /// Make this replica master because somebody asked for it, and take that as done whatever comes of it.
+    Requested {
+        /// The replica.
+        to: String,
+        /// Why it can't be, if that is known beforehand.
+        refusal: Option<String>,
+    },
+    /// Delete this volume, which is lost.
+    DeleteClaim {
+        /// The replica.
+        replica: String,
+        /// The claim's.
+        uid: String,
+    },
     /// Something has to come first.
     Wait(String),
+    /// Somebody asked for nothing to be done.
+    Paused,
+    /// There are no pods, as somebody asked.
+    Hibernated,
     /// All is as it shall be.
     Settled,
 }
@@ -74,13 +97,29 @@ pub struct Wanted<'a> {
     pub min_in_sync: usize,
     /// Who shall be master, if it matters.
     pub preferred: Option<&'a str>,
+    /// What its annotations ask for.
+    pub wishes: &'a Wishes,
+    /// The record's master, whether it serves or not.
+    pub record_master: Option<&'a str>,
+    /// Replicas that the record counts as in sync, whether they live or not: what they have may be the last copy.
+    pub counted: &'a BTreeSet<String>,
 }
 
 /// The next step from what is `seen` to what is `wanted`.
 pub fn next_step(wanted: Wanted<'_>, seen: &Observed) -> Step {
+    if wanted.wishes.paused {
+        // Who deletes a master's pod while the group is paused has its clients in mind no less.
+        return leaving_master(wanted, seen).unwrap_or(Step::Paused);
+    }
+    if wanted.wishes.hibernate {
+        return hibernation(wanted, seen);
+    }
     leaving_master(wanted, seen)
+        .or_else(|| requested_switchover(wanted, seen))
         .or_else(|| ended_pod(seen))
         .or_else(|| missing_pods(wanted, seen))
+        .or_else(|| lost_volume(wanted, seen))
+        .or_else(|| held_back(wanted, seen))
         .or_else(|| superfluous_pod(wanted, seen))
         .or_else(|| stale_pod(wanted, seen))
         .or_else(|| preferred_master(wanted, seen))
@@ -97,7 +136,7 @@ fn candidates<'a>(wanted: Wanted<'a>, seen: &'a Observed) -> impl Iterator<Item 
 
 /// The one that should be master next, of those that stay: made from the newest spec if possible, preferred if possible, the one with the most then,
 /// and the first of equals.
-fn best_candidate(wanted: Wanted<'_>, seen: &Observed) -> Option<String> {
+pub(super) fn best_candidate(wanted: Wanted<'_>, seen: &Observed) -> Option<String> {
     best_of(wanted, seen, candidates(wanted, seen).filter(|(_, pod)| !pod.cordoned))
 }
 
@@ -136,15 +175,28 @@ fn ended_pod(seen: &Observed) -> Option<Step> {
     Some(delete(replica, pod, "it has ended for good"))
 }
 
+/// Those whose pods are not there.
+fn missing<'a>(wanted: Wanted<'a>, seen: &Observed) -> impl Iterator<Item = &'a String> {
+    wanted.replicas.iter().filter(|name| !seen.pods.contains_key(*name))
+}
+
 fn missing_pods(wanted: Wanted<'_>, seen: &Observed) -> Option<Step> {
-    let missing: Vec<_> = wanted.replicas.iter().filter(|name| !seen.pods.contains_key(*name)).cloned().collect();
+    let missing: Vec<_> =
+        missing(wanted, seen).filter(|name| may_be_made(name, wanted, seen).is_ok()).cloned().collect();
     (!missing.is_empty()).then_some(Step::Create(missing))
+}
+
+fn held_back(wanted: Wanted<'_>, seen: &Observed) -> Option<Step> {
+    missing(wanted, seen).find_map(|name| may_be_made(name, wanted, seen).err()).map(Step::Wait)
 }
 
 fn superfluous_pod(wanted: Wanted<'_>, seen: &Observed) -> Option<Step> {
     let extra = |name: &String| !wanted.replicas.contains(name);
     let mut extras = seen.pods.iter().filter(|(name, pod)| extra(name) && !pod.deleting);
     let (replica, pod) = extras.next_back()?;
+    if let Some((going, _)) = seen.pods.iter().find(|(name, pod)| extra(name) && pod.deleting) {
+        return Some(Step::Wait(format!("{going} is going first")));
+    }
     if let Some(master) = seen.master.as_ref().filter(|master| extra(master)) {
         return Some(match best_candidate(wanted, seen) {
             Some(to) => Step::Switchover { to, why: "the master is to be removed", urgent: false },
@@ -202,7 +254,7 @@ fn preferred_master(wanted: Wanted<'_>, seen: &Observed) -> Option<Step> {
     })
 }
 
-fn delete(replica: &str, pod: &PodSeen, why: &'static str) -> Step {
+pub(super) fn delete(replica: &str, pod: &PodSeen, why: &'static str) -> Step {
     Step::Delete { replica: replica.to_owned(), uid: pod.uid.clone(), why }
 }
 

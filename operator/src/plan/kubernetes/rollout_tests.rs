@@ -9,6 +9,7 @@ fn seen(change: impl FnOnce(&mut Observed)) -> Observed {
         pods: (0..3).map(|n| (format!("a-{n}"), pod(n))).collect(),
         master: Some("a-0".to_owned()),
         in_sync: (0..3).map(|n| (format!("a-{n}"), 100)).collect(),
+        ..Observed::default()
     };
     change(&mut seen);
     seen
@@ -20,7 +21,18 @@ fn pod<'a>(seen: &'a mut Observed, name: &str) -> &'a mut PodSeen {
 
 fn step_of(replicas: u32, min_in_sync: usize, preferred: Option<&str>, seen: &Observed) -> Step {
     let replicas = (0..replicas).map(|n| format!("a-{n}")).collect();
-    next_step(Wanted { replicas: &replicas, hash: "new", min_in_sync, preferred }, seen)
+    let (wishes, counted) = (Wishes::default(), BTreeSet::new());
+    let record_master = seen.master.as_deref();
+    let wanted = Wanted {
+        replicas: &replicas,
+        hash: "new",
+        min_in_sync,
+        preferred,
+        wishes: &wishes,
+        record_master,
+        counted: &counted,
+    };
+    next_step(wanted, seen)
 }
 
 fn step(seen: &Observed) -> Step {
@@ -33,7 +45,7 @@ fn said(step: &Step) -> String {
         Step::Delete { replica, uid, .. } => format!("delete {replica} {uid}"),
         Step::Switchover { to, .. } => format!("switchover {to}"),
         Step::Wait(why) => format!("wait: {why}"),
-        Step::Settled => "settled".to_owned(),
+        other => format!("{other:?}").to_lowercase(),
     }
 }
 
@@ -192,6 +204,12 @@ fn fewer_replicas_take_the_highest_first_and_never_the_master() {
         seen.in_sync.remove("a-1");
     });
     assert_eq!(said(&step_of(2, 2, None, &lagging)), "wait: a-2 is to be removed when 2 others are in sync");
+}
+
+#[test]
+fn fewer_replicas_go_one_after_the_other() {
+    let first_goes = seen(|seen| pod(seen, "a-2").deleting = true);
+    assert_eq!(said(&step_of(1, 1, None, &first_goes)), "wait: a-2 is going first");
 }
 
 #[test]

@@ -6,25 +6,30 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::volumes::{ClaimSeen, bytes};
 use super::{Blueprint, CLIENT_PORT, HA_PORT, HTTP_PORT, Kind, Object};
+use crate::api::VolumeDeletionPolicy;
 use crate::plan::broker_conf::{Surroundings, render};
 
 /// Where a replica's volume is.
 pub(super) const DATA_DIR: &str = "/data";
 
 impl Blueprint {
-    /// A replica's volume. It has no owner: what was acknowledged is not to go with a `kubectl delete` of the group.
-    pub(super) fn volume_claim(&self, replica: &str) -> Object {
+    /// A replica's volume. By default it has no owner: what was acknowledged is not to go with a `kubectl delete` of the group. One that is
+    /// there keeps its class, and its size where that is larger: neither can be changed. It grows only where it is asked to.
+    pub fn volume_claim(&self, replica: &str, present: Option<&ClaimSeen>, grow: bool) -> Object {
         let storage = &self.spec.storage;
-        let mut spec = json!({
-            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": storage.size}},
-        });
-        if let Some(class) = &storage.storage_class_name {
+        let requested = present.and_then(|claim| claim.requested.as_ref());
+        let size = requested.filter(|size| !grow || bytes(size) > bytes(&storage.size)).unwrap_or(&storage.size);
+        let mut spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}});
+        let class = present.map_or(&storage.storage_class_name, |claim| &claim.class);
+        if let Some(class) = class {
             spec["storageClassName"] = class.as_str().into();
         }
-        let metadata = json!({
-            "name": claim_name(replica), "namespace": self.namespace, "labels": self.labels(Some(replica)),
-        });
+        let mut metadata = self.metadata(&claim_name(replica), Some(replica));
+        if storage.deletion_policy == VolumeDeletionPolicy::Retain {
+            metadata["ownerReferences"] = json!([]);
+        }
         Self::object_of(Kind::PersistentVolumeClaim, metadata, json!({"spec": spec}))
     }
 
@@ -61,7 +66,7 @@ impl Blueprint {
 }
 
 /// The name of a replica's volume.
-pub(super) fn claim_name(replica: &str) -> String {
+pub fn claim_name(replica: &str) -> String {
     format!("data-{replica}")
 }
 

@@ -61,7 +61,8 @@ fn kubernetes_understands_every_field_of_every_object() {
     });
     for spec in [json!({}), full] {
         is_understood::<Pod>(&blueprint(spec.clone()).pod("broker-a-1").body);
-        let objects = blueprint(spec).objects(Some("10.96.0.7".parse().unwrap()));
+        let mut objects = blueprint(spec.clone()).objects(Some("10.96.0.7".parse().unwrap()));
+        objects.push(blueprint(spec).volume_claim("broker-a-0", None, true));
         for Object { kind, body, .. } in objects {
             match kind {
                 Kind::Service => is_understood::<Service>(&body),
@@ -87,6 +88,7 @@ fn everything_but_volumes_goes_with_the_group_and_all_is_labelled_as_kubernetes_
     let blueprint = blueprint(json!({}));
     let mut objects = blueprint.objects(Some("10.96.0.7".parse().unwrap()));
     objects.push(blueprint.pod("broker-a-0"));
+    objects.push(blueprint.volume_claim("broker-a-0", None, true));
     for Object { kind, body, .. } in objects {
         let metadata = &body["metadata"];
         let owner = &metadata["ownerReferences"][0];
@@ -165,12 +167,53 @@ fn what_the_spec_says_of_a_pod_is_in_it() {
     assert_eq!((&spread[0]["topologyKey"], &spread[0]["whenUnsatisfiable"]), (&json!("rack"), &json!("DoNotSchedule")));
     assert_eq!(spread[1]["topologyKey"], "topology.kubernetes.io/zone");
     assert_eq!(spread[1]["whenUnsatisfiable"], "ScheduleAnyway");
-    let claim = object(spec, Kind::PersistentVolumeClaim);
+    let claim = blueprint(spec).volume_claim("broker-a-0", None, true).body;
     assert_eq!(claim["metadata"]["name"], "data-broker-a-0");
     assert_eq!(claim["spec"]["resources"]["requests"]["storage"], "7Gi");
     assert_eq!(claim["spec"]["storageClassName"], "fast");
     let plain = blueprint(json!({})).pod("broker-a-1").body;
     assert_eq!(plain["spec"]["containers"][0]["image"], "gantry:1");
+}
+
+#[test]
+fn a_master_that_is_told_to_end_waits_for_its_successor_and_has_time_to_flush_after_that() {
+    let spec = &blueprint(json!({})).pod("broker-a-1").body["spec"];
+    let container = &spec["containers"][0];
+    let hook = container["lifecycle"]["preStop"]["exec"]["command"].as_array().unwrap();
+    let words: Vec<_> = hook.iter().map(|word| word.as_str().unwrap()).collect();
+    assert_eq!(words[..4], ["/usr/local/bin/gantry", "hand-over", "--port", "5557"]);
+    assert_eq!(container["env"][0]["name"], "POD_IP", "that is where its probes listen");
+    let hand_over: u64 = words[5].parse().unwrap();
+    assert!(spec["terminationGracePeriodSeconds"].as_u64().unwrap() >= hand_over + 60);
+}
+
+#[test]
+fn volumes_go_with_their_group_where_it_says_so() {
+    let owners = |policy: &str| {
+        let claim = blueprint(json!({"storage": {"deletionPolicy": policy}})).volume_claim("broker-a-1", None, true);
+        claim.body["metadata"]["ownerReferences"].as_array().unwrap().len()
+    };
+    assert_eq!((owners("Retain"), owners("Delete")), (0, 1));
+}
+
+#[test]
+fn a_volume_that_is_there_grows_and_never_shrinks_and_keeps_its_class() {
+    let size_and_class = |present: Option<&ClaimSeen>, grow: bool| {
+        let blueprint = blueprint(json!({"storage": {"size": "20Gi", "storageClassName": "fast"}}));
+        let spec = blueprint.volume_claim("broker-a-1", present, grow).body["spec"].clone();
+        let text = |value: &Value| value.as_str().unwrap_or("none").to_owned();
+        (text(&spec["resources"]["requests"]["storage"]), text(&spec["storageClassName"]))
+    };
+    let present = |size: &str, class: Option<&str>| ClaimSeen {
+        requested: Some(size.to_owned()),
+        class: class.map(str::to_owned),
+        ..ClaimSeen::default()
+    };
+    let told = |size: &str, class: &str| (size.to_owned(), class.to_owned());
+    assert_eq!(size_and_class(None, true), told("20Gi", "fast"));
+    assert_eq!(size_and_class(Some(&present("10Gi", Some("slow"))), true), told("20Gi", "slow"));
+    assert_eq!(size_and_class(Some(&present("10Gi", Some("slow"))), false), told("10Gi", "slow"), "not asked to");
+    assert_eq!(size_and_class(Some(&present("30Gi", None)), true), told("30Gi", "none"));
 }
 
 #[test]
@@ -189,8 +232,12 @@ fn a_recovery_of_hours_is_no_failure_and_a_hang_of_half_a_minute_is() {
 fn the_hash_follows_what_brokers_read_and_nothing_else() {
     let hash = |spec: Value| blueprint(spec).spec_hash();
     let plain = hash(json!({}));
-    for same in [json!({"replicas": 4}), json!({"preferredMaster": "broker-a-1"}), json!({"storage": {"size": "1Ti"}})]
-    {
+    for same in [
+        json!({"replicas": 4}),
+        json!({"preferredMaster": "broker-a-1"}),
+        json!({"storage": {"size": "1Ti"}}),
+        json!({"storage": {"deletionPolicy": "Delete"}}),
+    ] {
         assert_eq!(hash(same.clone()), plain, "{same}");
     }
     let changes = [

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use gantry_replication::elector::Notice;
-use gantry_replication::{Election, GroupRecord};
+use gantry_replication::elector::{Cause, Notice};
+use gantry_replication::{Election, Epoch, GroupRecord, Member, Millis};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
+use kube::runtime::events::{Event, EventType};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -31,8 +32,52 @@ const RETRY: Duration = Duration::from_millis(200);
 struct Entry {
     master: watch::Sender<Option<MasterAt>>,
     writer: AbortHandle,
-    last_failover: Option<LastFailover>,
+    last_failover: Option<Failover>,
     trouble: Option<String>,
+}
+
+/// A change of master, on two clocks.
+#[derive(Debug)]
+struct Failover {
+    told: LastFailover,
+    /// The first sign of it.
+    since: Instant,
+}
+
+impl Failover {
+    fn new(from: &Member, to: &Member, epoch: Epoch, cause: Cause, decision_ms: Millis) -> Self {
+        let now = Instant::now();
+        let told = LastFailover {
+            time: Time(Timestamp::now()),
+            from: Some(from.name.clone()),
+            to: to.name.clone(),
+            epoch: epoch.0,
+            cause: word(cause).to_owned(),
+            message: cause.to_string(),
+            detection_ms: Some(decision_ms),
+            total_ms: None,
+        };
+        Self { told, since: now.checked_sub(Duration::from_millis(decision_ms)).unwrap_or(now) }
+    }
+
+    /// The master of this epoch serves, and is told so once.
+    fn serves(&mut self, epoch: Epoch) {
+        if self.told.epoch == epoch.0 && self.told.total_ms.is_none() {
+            self.told.time = Time(Timestamp::now());
+            self.told.total_ms = Some(self.since.elapsed().as_millis() as u64);
+        }
+    }
+}
+
+/// As Kubernetes has reasons.
+fn word(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Switchover => "Planned",
+        Cause::ProcessEnded => "MasterDied",
+        Cause::DataPlane => "MasterStuck",
+        Cause::Silent => "MasterSilent",
+        Cause::PastRecord => "RecordRestored",
+    }
 }
 
 impl Drop for Entry {
@@ -47,7 +92,7 @@ pub(super) struct Board {
     leadership: Leadership,
     metrics: Arc<Metrics>,
     groups: Mutex<BTreeMap<String, Entry>>,
-    notices: mpsc::UnboundedSender<(String, Notice)>,
+    notices: mpsc::UnboundedSender<(String, Event)>,
 }
 
 impl Board {
@@ -55,7 +100,7 @@ impl Board {
         client: Client,
         leadership: Leadership,
         metrics: Arc<Metrics>,
-        notices: mpsc::UnboundedSender<(String, Notice)>,
+        notices: mpsc::UnboundedSender<(String, Event)>,
     ) -> Self {
         Self { client, leadership, metrics, groups: Mutex::default(), notices }
     }
@@ -94,7 +139,13 @@ impl Board {
     }
 
     pub(super) fn last_failover(&self, id: &str) -> Option<LastFailover> {
-        self.groups.lock().get(id)?.last_failover.clone()
+        Some(self.groups.lock().get(id)?.last_failover.as_ref()?.told.clone())
+    }
+
+    /// People are to read this of the group.
+    pub(super) fn tell(&self, id: &str, event: Event) {
+        // Whoever writes Events may have stopped.
+        self.notices.send((id.to_owned(), event)).ok();
     }
 
     pub(super) fn trouble(&self, id: &str) -> Option<String> {
@@ -110,6 +161,9 @@ impl Listener for Board {
         match address.parse::<SocketAddr>() {
             Ok(address) => {
                 entry.trouble = None;
+                if let Some(failover) = &mut entry.last_failover {
+                    failover.serves(record.epoch);
+                }
                 entry.master.send_replace(Some(MasterAt { epoch: record.epoch, replica, ip: address.ip() }));
             }
             Err(error) => entry.trouble = Some(format!("{replica} says that it serves at {address:?}: {error}")),
@@ -119,22 +173,15 @@ impl Listener for Board {
     fn notice(&self, id: &str, notice: &Notice) {
         if let Some(entry) = self.groups.lock().get_mut(id) {
             match notice {
-                Notice::Elected { from, to, epoch, cause, .. } => {
+                Notice::Elected { from, to, epoch, cause, decision_ms } => {
                     entry.trouble = None;
-                    entry.last_failover = Some(LastFailover {
-                        time: Time(Timestamp::now()),
-                        from: Some(from.name.clone()),
-                        to: to.name.clone(),
-                        epoch: epoch.0,
-                        reason: cause.to_string(),
-                    });
+                    entry.last_failover = Some(Failover::new(from, to, *epoch, *cause, *decision_ms));
                 }
                 Notice::Stuck(_) | Notice::CutOff { .. } => entry.trouble = Some(notice.to_string()),
                 _ => {}
             }
         }
-        // Whoever writes Events may have stopped.
-        self.notices.send((id.to_owned(), notice.clone())).ok();
+        self.tell(id, event(notice));
     }
 
     fn record_trouble(&self, id: &str, why: &str) {
@@ -142,4 +189,20 @@ impl Listener for Board {
             entry.trouble = Some(why.to_owned());
         }
     }
+}
+
+fn event(notice: &Notice) -> Event {
+    let (type_, reason) = match notice {
+        Notice::Started { .. } => (EventType::Normal, "FirstMaster"),
+        Notice::Elected { .. } if notice.is_failover() => (EventType::Warning, "Failover"),
+        Notice::Elected { .. } => (EventType::Normal, "Switchover"),
+        Notice::Unclean { .. } => (EventType::Warning, "UncleanElection"),
+        Notice::CutOff { .. } => (EventType::Warning, "ElectorCutOff"),
+        Notice::Degraded { .. } => (EventType::Warning, "Degraded"),
+        Notice::Restored { .. } => (EventType::Normal, "Restored"),
+        Notice::Cut { .. } => (EventType::Warning, "DivergentTailCut"),
+        Notice::Stuck(_) => (EventType::Warning, "NoMaster"),
+    };
+    let note = notice.to_string().chars().take(1000).collect();
+    Event { type_, reason: reason.to_owned(), note: Some(note), action: "Elect".to_owned(), secondary: None }
 }

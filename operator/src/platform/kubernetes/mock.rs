@@ -48,6 +48,7 @@ struct State {
     patches: usize,
     refuse_all: Option<u16>,
     refuse_patches: Option<u16>,
+    refuse_patches_of: Option<(&'static str, u16)>,
     swallow_patches: bool,
     before_patch: Option<Change>,
 }
@@ -131,6 +132,15 @@ impl Mock {
         self.state.lock().refuse_patches = Some(code);
     }
 
+    /// Of a kind, by its plural.
+    pub(super) fn refuse_patches_of(&self, plural: &'static str, code: u16) {
+        self.state.lock().refuse_patches_of = Some((plural, code));
+    }
+
+    pub(super) fn refuse_no_patches(&self) {
+        self.state.lock().refuse_patches_of = None;
+    }
+
     pub(super) fn swallow_answers_of_patches(&self) {
         self.state.lock().swallow_patches = true;
     }
@@ -206,6 +216,11 @@ impl State {
             self.store(path, object);
         }
         if let Some(code) = self.refuse_patches {
+            return refusal(code);
+        }
+        if let Some((plural, code)) = self.refuse_patches_of
+            && path.contains(&format!("/{plural}/"))
+        {
             return refusal(code);
         }
         let old = self.objects.get(path).cloned().unwrap_or_else(|| json!({"metadata": {}}));

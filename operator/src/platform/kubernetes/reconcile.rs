@@ -16,24 +16,27 @@ use tracing::{info, warn};
 
 use super::api::{CallError, call};
 use super::board::Board;
+use super::claims::{Applied, Claims};
 use super::lease::Leadership;
 use super::nodes::Nodes;
+use super::orders;
 use super::record_status::StatusRecord;
-use super::slices::Place;
-use super::status::{is_news, observe, patch, pod_seen, standing, status};
+use super::slices::{Place, lead_nowhere};
+use super::status::{is_news, observe, patch, pod_seen, recorded, standing, status};
 use super::watched::label;
 use crate::api::{BrokerGroup, ReplicationMode};
 use crate::elector::{ElectorServer, Group, View};
 use crate::observe::Metrics;
 use crate::plan::kubernetes::{
-    Blueprint, GROUP_LABEL, Kind, Object, PodSeen, REPLICA_LABEL, Site, Standing, Step, Wanted, next_step,
+    Blueprint, GROUP_LABEL, Kind, Object, Observed, PodSeen, REPLICA_LABEL, Site, Standing, Step, VolumesStanding,
+    Wanted, Wishes, next_step,
 };
 
 /// Who the API server says applied it.
 pub(super) const MANAGER: &str = "gantry-operator";
 
 /// Objects that have not changed are applied again after so long, should somebody have changed them.
-const APPLY_AGAIN: Duration = Duration::from_mins(1);
+pub(super) const APPLY_AGAIN: Duration = Duration::from_mins(1);
 /// Offsets in the status are at most so old.
 const STATUS_AGAIN: Duration = Duration::from_secs(10);
 /// After a switchover that failed, unless the master is leaving.
@@ -60,6 +63,7 @@ pub(super) struct Known {
     electorate: Option<(Vec<String>, ReplicationMode, u8, String)>,
     /// What was applied, and when.
     applied: BTreeMap<(Kind, String), (Object, Instant)>,
+    claims: Applied,
     status_at: Option<Instant>,
     no_switch_before: Option<Instant>,
 }
@@ -118,24 +122,44 @@ impl One<'_> {
         format!("{}/{}", self.namespace, self.name())
     }
 
+    fn place(&self, blueprint: &Blueprint) -> Place {
+        Place { namespace: self.namespace.clone(), group: self.name().to_owned(), uid: blueprint.uid.clone() }
+    }
+
     fn pods(&self) -> Api<Pod> {
         Api::namespaced(self.context.client.clone(), &self.namespace)
     }
 
     async fn reconcile(&self, blueprint: &Blueprint) -> Result<Duration, CallError> {
-        let pods = self.read_pods().await?;
-        let token = self.token(blueprint).await?;
-        self.let_elect(blueprint, &pods, &token);
-        let refused = self.apply_all(blueprint).await?;
+        let wishes = Wishes::of(self.group.metadata.annotations.as_ref());
+        let volumes = self.claims(blueprint);
+        let (pods, claims) = tokio::try_join!(self.read_pods(), volumes.read())?;
+        // A paused group stays as it is: asleep or awake.
+        let sleeps = wishes.hibernate && (!wishes.paused || pods.is_empty());
+        if sleeps {
+            self.let_sleep();
+        } else {
+            let token = self.token(blueprint).await?;
+            self.let_elect(blueprint, &pods, &token);
+        }
+        let mut refused = None;
+        if !wishes.paused {
+            refused = self.apply_all(blueprint).await?;
+            self.with_claims(async |applied| volumes.keep(&claims, applied).await).await?;
+        }
         let view = self.context.elector.view(&self.id()).unwrap_or_default();
-        let seen = observe(pods, &view);
+        let seen = observe(pods, claims, &view);
         let replicas: BTreeSet<_> = blueprint.plan.replicas.iter().map(|replica| replica.name.clone()).collect();
+        let (record_master, counted) = recorded(self.group, &view);
         let hash = blueprint.spec_hash();
         let wanted = Wanted {
             replicas: &replicas,
             hash: &hash,
             min_in_sync: usize::from(blueprint.plan.min_in_sync),
             preferred: blueprint.plan.preferred_master.as_deref(),
+            wishes: &wishes,
+            record_master: record_master.as_deref(),
+            counted: &counted,
         };
         let step = if refused.is_some() {
             Step::Wait("Kubernetes refused an object".to_owned())
@@ -143,10 +167,47 @@ impl One<'_> {
             next_step(wanted, &seen)
         };
         self.context.metrics.decided(&self.id(), label(&step));
-        let trouble = self.context.board.trouble(&self.id());
-        let standing = Standing { refused, ..standing(blueprint, &seen, &view, trouble) };
+        let standing = Standing {
+            refused,
+            in_sync: counted.len(),
+            paused: wishes.paused,
+            hibernates: sleeps,
+            volumes: VolumesStanding::new(wanted, &blueprint.spec.storage.size, &seen, self.claims_refused()),
+            ..standing(blueprint, &seen, &view, self.context.board.trouble(&self.id()))
+        };
         self.write_status(&standing, &step, &view).await?;
-        self.take(blueprint, &step).await
+        self.take(blueprint, &seen, &step).await
+    }
+
+    fn claims<'a>(&'a self, blueprint: &'a Blueprint) -> Claims<'a> {
+        Claims { client: &self.context.client, leadership: &self.context.leadership, blueprint }
+    }
+
+    /// Gives what was applied to claims to whoever applies more. One reconcile of a group runs at a time; what one that is given up took
+    /// along is applied once more.
+    async fn with_claims<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Applied) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
+        let mut applied = std::mem::take(&mut self.context.known.lock().entry(self.id()).or_default().claims);
+        let done = work(&mut applied).await;
+        if let Some(known) = self.context.known.lock().get_mut(&self.id()) {
+            known.claims = applied;
+        }
+        done
+    }
+
+    fn claims_refused(&self) -> Option<String> {
+        self.context.known.lock().get(&self.id())?.claims.refused()
+    }
+
+    /// Nobody decides about a group that sleeps: its pods' ends are no reason to.
+    fn let_sleep(&self) {
+        let id = self.id();
+        if self.context.known.lock().entry(id.clone()).or_default().electorate.take().is_some() {
+            info!(group = id, "the group is to hibernate: the elector decides for it no more");
+        }
+        self.context.elector.remove(&id);
     }
 
     async fn read_pods(&self) -> Result<BTreeMap<String, PodSeen>, CallError> {
@@ -195,8 +256,7 @@ impl One<'_> {
             }
             if known.uid != blueprint.uid {
                 *known = Known { uid: blueprint.uid.clone(), ..Known::default() };
-                let (namespace, group) = (self.namespace.clone(), self.name().to_owned());
-                self.context.board.add(&id, Place { namespace, group, uid: blueprint.uid.clone() });
+                self.context.board.add(&id, self.place(blueprint));
             }
             known.electorate = electorate;
         }
@@ -247,7 +307,13 @@ impl One<'_> {
             }
             let params = PatchParams::apply(MANAGER).force();
             self.context.leadership.check()?;
-            match call(self.api_of(object.kind).patch(&object.name, &params, &Patch::Apply(&object.body))).await {
+            match call(api_of(&self.context.client, &self.namespace, object.kind).patch(
+                &object.name,
+                &params,
+                &Patch::Apply(&object.body),
+            ))
+            .await
+            {
                 Ok(_) => {
                     if let Some(known) = self.context.known.lock().get_mut(&self.id()) {
                         known.applied.insert(key, (object.clone(), Instant::now()));
@@ -260,19 +326,6 @@ impl One<'_> {
             }
         }
         Ok((!refused.is_empty()).then(|| refused.join("; ")))
-    }
-
-    fn api_of(&self, kind: Kind) -> Api<DynamicObject> {
-        let (group, version, plural) = kind.api();
-        let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-        let resource = ApiResource {
-            group: group.to_owned(),
-            version: version.to_owned(),
-            api_version,
-            kind: format!("{kind:?}"),
-            plural: plural.to_owned(),
-        };
-        Api::namespaced_with(self.context.client.clone(), &self.namespace, &resource)
     }
 
     async fn write_status(&self, standing: &Standing, step: &Step, view: &View) -> Result<(), CallError> {
@@ -294,18 +347,21 @@ impl One<'_> {
     }
 
     /// Takes the step; after how long to look again.
-    async fn take(&self, blueprint: &Blueprint, step: &Step) -> Result<Duration, CallError> {
+    async fn take(&self, blueprint: &Blueprint, seen: &Observed, step: &Step) -> Result<Duration, CallError> {
         self.context.leadership.check()?;
         match step {
             Step::Create(replicas) => {
                 for replica in replicas {
-                    info!(group = self.id(), replica, "making its pod");
-                    let pod = serde_json::from_value(blueprint.pod(replica).body).map_err(kube::Error::SerdeError)?;
-                    match call(self.pods().create(&PostParams::default(), &pod)).await {
-                        Err(error) if !error.is_conflict() => return Err(error),
-                        _ => {}
-                    }
+                    self.create(blueprint, replica, seen.claims.contains_key(replica)).await?;
                 }
+            }
+            Step::DeleteClaim { replica, uid } => self.claims(blueprint).delete(replica, uid).await?,
+            Step::Requested { to, refusal } => {
+                orders::carry_out(self.context, (&self.namespace, self.name()), to, refusal.as_deref()).await?;
+            }
+            Step::Hibernated => {
+                lead_nowhere(&self.context.client, &self.context.leadership, &self.place(blueprint)).await?;
+                return Ok(STATUS_AGAIN);
             }
             Step::Delete { replica, uid, why } => {
                 info!(group = self.id(), replica, why, "deleting its pod");
@@ -318,9 +374,23 @@ impl One<'_> {
             }
             Step::Switchover { to, why, urgent } => self.switch_over(to, why, *urgent).await,
             Step::Wait(_) => return Ok(Duration::from_secs(2)),
-            Step::Settled => return Ok(STATUS_AGAIN),
+            Step::Settled | Step::Paused => return Ok(STATUS_AGAIN),
         }
         Ok(Duration::from_secs(1))
+    }
+
+    /// A replica's volume, if it has none, and its pod.
+    async fn create(&self, blueprint: &Blueprint, replica: &str, has_volume: bool) -> Result<(), CallError> {
+        if !has_volume && !self.with_claims(async |applied| self.claims(blueprint).make(replica, applied).await).await?
+        {
+            return Ok(());
+        }
+        info!(group = self.id(), replica, "making its pod");
+        let pod = serde_json::from_value(blueprint.pod(replica).body).map_err(kube::Error::SerdeError)?;
+        match call(self.pods().create(&PostParams::default(), &pod)).await {
+            Err(error) if !error.is_conflict() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     async fn switch_over(&self, to: &str, why: &str, urgent: bool) {
@@ -341,6 +411,24 @@ impl One<'_> {
     }
 }
 
+/// Objects of a kind that is known only as the program runs.
+pub(super) fn api_of(client: &Client, namespace: &str, kind: Kind) -> Api<DynamicObject> {
+    let (group, version, plural) = kind.api();
+    let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let resource = ApiResource {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        api_version,
+        kind: format!("{kind:?}"),
+        plural: plural.to_owned(),
+    };
+    Api::namespaced_with(client.clone(), namespace, &resource)
+}
+
 #[cfg(test)]
 #[path = "reconcile_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "life_tests.rs"]
+mod life_tests;

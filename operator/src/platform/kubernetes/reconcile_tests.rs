@@ -8,9 +8,9 @@ use super::super::mock::{Mock, RETRY_AFTER_SECONDS};
 use super::*;
 use crate::elector::tests::{hello, join, until};
 
-const GROUP: &str = "/apis/gantry.rs/v1alpha1/namespaces/shop/brokergroups/broker-a";
+pub(super) const GROUP: &str = "/apis/gantry.rs/v1alpha1/namespaces/shop/brokergroups/broker-a";
 
-async fn context(mock: &Mock, leadership: Leadership) -> Context {
+pub(super) async fn context(mock: &Mock, leadership: Leadership) -> Context {
     let (notices, _told) = unbounded_channel();
     let metrics = Arc::new(Metrics::new(10).unwrap());
     let board = Arc::new(Board::new(mock.client(), leadership.clone(), Arc::clone(&metrics), notices));
@@ -27,7 +27,7 @@ async fn context(mock: &Mock, leadership: Leadership) -> Context {
     }
 }
 
-fn put_group(mock: &Mock, spec: &Value) {
+pub(super) fn put_group(mock: &Mock, spec: &Value) {
     mock.put(
         GROUP,
         json!({
@@ -37,11 +37,11 @@ fn put_group(mock: &Mock, spec: &Value) {
     );
 }
 
-fn group(mock: &Mock) -> BrokerGroup {
+pub(super) fn group(mock: &Mock) -> BrokerGroup {
     serde_json::from_value(mock.get(GROUP).unwrap()).unwrap()
 }
 
-fn condition(mock: &Mock, type_: &str) -> String {
+pub(super) fn condition(mock: &Mock, type_: &str) -> String {
     let status = group(mock).status.unwrap();
     let condition = status.conditions.into_iter().find(|condition| condition.type_ == type_).unwrap();
     format!("{} {}: {}", condition.status, condition.reason, condition.message)
@@ -130,6 +130,10 @@ async fn a_lost_master_is_followed_by_the_record_the_slice_and_the_status() {
     assert_eq!(status.record.unwrap().epoch, 2);
     let failover = status.last_failover.unwrap();
     assert_eq!((failover.from.as_deref(), failover.to.as_str(), failover.epoch), (Some("g-0"), "g-1", 2));
+    // An end that is told while the session still stands doesn't count.
+    assert!(["MasterDied", "MasterSilent"].contains(&failover.cause.as_str()), "{failover:?}");
+    let (detection, total) = (failover.detection_ms.unwrap(), failover.total_ms.unwrap());
+    assert!(detection <= total, "found out after {detection} ms, served after {total} ms");
 }
 
 #[tokio::test]

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
-use gantry_replication::elector::Notice;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::controller::{Action, Controller, Error as ControllerError};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::events::{Event, Recorder, Reporter};
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::{Event as WatchEvent, watcher};
 use kube::{Api, Client};
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,7 +34,7 @@ use super::watched::{follow, reconcile_watched};
 use crate::api::BrokerGroup;
 use crate::elector::{ElectorServer, Listener};
 use crate::observe::{Counted, Metrics};
-use crate::plan::kubernetes::{BROKER, Site};
+use crate::plan::kubernetes::{BROKER, GROUP_LABEL, Site};
 
 /// The lease that all operators of one installation want.
 const LEASE: &str = "gantry-operator";
@@ -203,6 +203,8 @@ async fn keep_groups(scope: Scope, context: Arc<Context>) {
     let controller = Controller::new(scope.api::<DeserializeGuard<BrokerGroup>>(), watched())
         .owns(scope.api::<Pod>(), ours())
         .owns(scope.api::<Service>(), ours())
+        // By their label: a volume that is to outlive its group has no owner.
+        .watches(scope.api::<PersistentVolumeClaim>(), ours(), group_of)
         // Written when a master serves: the status is to say so at once.
         .owns(scope.api::<EndpointSlice>(), slices)
         .reconcile_all_on(context.nodes.changes());
@@ -220,6 +222,12 @@ async fn keep_groups(scope: Scope, context: Arc<Context>) {
         std::future::ready(())
     });
     told.await;
+}
+
+/// The group that a volume belongs to.
+fn group_of(claim: PersistentVolumeClaim) -> Option<ObjectRef<DeserializeGuard<BrokerGroup>>> {
+    let name = claim.metadata.labels?.remove(GROUP_LABEL)?;
+    Some(ObjectRef::new(&name).within(&claim.metadata.namespace?))
 }
 
 /// Tells the elector what kubelets say of ended containers.
@@ -249,10 +257,10 @@ async fn write_events(
     client: Client,
     instance: String,
     context: Arc<Context>,
-    mut told: UnboundedReceiver<(String, Notice)>,
+    mut told: UnboundedReceiver<(String, Event)>,
 ) {
     let recorder = Recorder::new(client, Reporter { controller: MANAGER.to_owned(), instance: Some(instance) });
-    while let Some((id, notice)) = told.recv().await {
+    while let Some((id, event)) = told.recv().await {
         let Some((namespace, name)) = id.split_once('/') else { continue };
         let uid = context.known.lock().get(&id).map(super::reconcile::Known::uid);
         let regarding = ObjectReference {
@@ -263,27 +271,11 @@ async fn write_events(
             uid,
             ..ObjectReference::default()
         };
-        if let Err(error) = recorder.publish(&event(&notice), &regarding).await {
+        if let Err(error) = recorder.publish(&event, &regarding).await {
             context.metrics.failed("event", kind_of(&error));
-            warn!(group = id, %notice, %error, "an Event was not written");
+            warn!(group = id, note = event.note, %error, "an Event was not written");
         }
     }
-}
-
-fn event(notice: &Notice) -> Event {
-    let (type_, reason) = match notice {
-        Notice::Started { .. } => (EventType::Normal, "FirstMaster"),
-        Notice::Elected { .. } if notice.is_failover() => (EventType::Warning, "Failover"),
-        Notice::Elected { .. } => (EventType::Normal, "Switchover"),
-        Notice::Unclean { .. } => (EventType::Warning, "UncleanElection"),
-        Notice::CutOff { .. } => (EventType::Warning, "ElectorCutOff"),
-        Notice::Degraded { .. } => (EventType::Warning, "Degraded"),
-        Notice::Restored { .. } => (EventType::Normal, "Restored"),
-        Notice::Cut { .. } => (EventType::Warning, "DivergentTailCut"),
-        Notice::Stuck(_) => (EventType::Warning, "NoMaster"),
-    };
-    let note = notice.to_string().chars().take(1000).collect();
-    Event { type_, reason: reason.to_owned(), note: Some(note), action: "Elect".to_owned(), secondary: None }
 }
 
 /// Brokers find the elector by a Service without selector: its slice is written as soon as this operator leads, and mended if somebody

@@ -44,6 +44,27 @@ pub(super) async fn lead_to_master(
         .await
 }
 
+/// Lets the group's master Service lead nowhere: there is no pod any more, and another one may be given the address.
+pub(super) async fn lead_nowhere(client: &Client, leadership: &Leadership, place: &Place) -> Result<(), CallError> {
+    let api: Api<EndpointSlice> = Api::namespaced(client.clone(), &place.namespace);
+    let name = slice_name(&place.group);
+    let mut tries = TRIES;
+    loop {
+        let Some(mut slice) = call(api.get_opt(&name)).await? else { return Ok(()) };
+        if slice.endpoints.is_empty() {
+            return Ok(());
+        }
+        slice.endpoints.clear();
+        leadership.check()?;
+        let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+        match call(api.replace(&name, &params, &slice)).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_conflict() && tries > 1 => tries -= 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Lets the elector's Service lead to this operator.
 pub(super) async fn lead_to_elector(
     client: &Client,
@@ -131,6 +152,14 @@ mod tests {
             lead_to_master(&client, &leadership, &place, &master(epoch, ip)).await.unwrap();
             assert_eq!(mock.get(PATH).unwrap()["endpoints"][0]["addresses"], json!([leads_to]), "epoch {epoch}");
         }
+        lead_nowhere(&client, &leadership, &place).await.unwrap();
+        assert_eq!(mock.get(PATH).unwrap()["endpoints"], json!([]));
+        lead_to_master(&client, &leadership, &place, &master(3, "10.0.0.5")).await.unwrap();
+        assert_eq!(
+            mock.get(PATH).unwrap()["endpoints"][0]["addresses"],
+            json!(["10.0.0.5"]),
+            "the same epoch wakes up"
+        );
         let lost = Leadership::default();
         lead_to_master(&client, &lost, &place, &master(9, "10.0.0.9")).await.unwrap_err();
     }

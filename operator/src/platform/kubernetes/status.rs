@@ -1,5 +1,7 @@
 //! A group's status, but for the record, which the elector writes.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -7,7 +9,9 @@ use serde_json::{Value, json};
 
 use crate::api::{BrokerGroup, BrokerGroupStatus, LastFailover, ReplicaStatus};
 use crate::elector::View;
-use crate::plan::kubernetes::{Blueprint, HASH_ANNOTATION, Observed, PodSeen, Standing, Step, conditions};
+use crate::plan::kubernetes::{
+    Blueprint, ClaimSeen, HASH_ANNOTATION, Observed, PodSeen, Standing, Step, conditions, selector_text,
+};
 
 /// A pod as the plan sees it.
 pub(super) fn pod_seen(pod: &Pod, is_cordoned: impl Fn(&str) -> bool) -> PodSeen {
@@ -27,7 +31,11 @@ pub(super) fn pod_seen(pod: &Pod, is_cordoned: impl Fn(&str) -> bool) -> PodSeen
 }
 
 /// Adds what the elector knows to what is seen of pods.
-pub(super) fn observe(pods: impl IntoIterator<Item = (String, PodSeen)>, view: &View) -> Observed {
+pub(super) fn observe(
+    pods: impl IntoIterator<Item = (String, PodSeen)>,
+    claims: BTreeMap<String, ClaimSeen>,
+    view: &View,
+) -> Observed {
     let record = view.record.as_ref();
     let in_sync = view.replicas.iter().filter(|(_, seen)| {
         // Another disk under the same name is another member.
@@ -37,7 +45,21 @@ pub(super) fn observe(pods: impl IntoIterator<Item = (String, PodSeen)>, view: &
         pods: pods.into_iter().collect(),
         master: record.filter(|_| view.serving).map(|record| record.master.name.clone()),
         in_sync: in_sync.map(|(name, seen)| (name.clone(), seen.report.max_offset)).collect(),
+        claims,
     }
+}
+
+/// The record's master and the replicas that it counts as in sync, by name. As the elector has it, or else as it stands in the status.
+pub(super) fn recorded(group: &BrokerGroup, view: &View) -> (Option<String>, BTreeSet<String>) {
+    if let Some(record) = &view.record {
+        let counted = record.in_sync.iter().map(|member| member.name.clone()).collect();
+        return (Some(record.master.name.clone()), counted);
+    }
+    let Some(record) = group.status.as_ref().and_then(|status| status.record.as_ref()) else {
+        return (None, BTreeSet::new());
+    };
+    let name = |member: &String| member.rsplit_once('#').map_or(member.as_str(), |(name, _)| name).to_owned();
+    (Some(name(&record.master)), record.in_sync.iter().map(name).collect())
 }
 
 /// How a group stands, for its conditions.
@@ -45,10 +67,10 @@ pub(super) fn standing(blueprint: &Blueprint, seen: &Observed, view: &View, trou
     let master = seen.master.as_ref().and_then(|name| view.replicas.get(name));
     Standing {
         master: seen.master.clone(),
-        in_sync: view.record.as_ref().map_or(0, |record| record.in_sync.len()),
         replicas: blueprint.plan.replicas.len(),
         min_in_sync: usize::from(blueprint.plan.min_in_sync),
         degraded: master.is_some_and(|seen| seen.report.degraded),
+        current: seen.pods.values().filter(|pod| !pod.ended).count() as u32,
         ready_pods: seen.pods.values().filter(|pod| pod.ready && !pod.deleting).count(),
         trouble,
         ..Standing::default()
@@ -76,7 +98,10 @@ pub(super) fn status(
     };
     BrokerGroupStatus {
         master: standing.master.clone(),
-        in_sync: view.record.as_ref().map(|record| format!("{}/{}", record.in_sync.len(), standing.replicas)),
+        // A record counts one at least.
+        in_sync: (standing.in_sync > 0).then(|| format!("{}/{}", standing.in_sync, standing.replicas)),
+        current_replicas: Some(standing.current),
+        selector: Some(selector_text(group.metadata.name.as_deref().unwrap_or_default())),
         record: None,
         replicas: view.replicas.iter().map(replica).collect(),
         conditions: conditions(standing, step, generation, &Time(Timestamp::now()), &before.conditions),

@@ -61,7 +61,11 @@ pub(super) fn label(step: &Step) -> &'static str {
         Step::Create(_) => "create",
         Step::Delete { .. } => "delete",
         Step::Switchover { .. } => "switchover",
+        Step::Requested { .. } => "requested_switchover",
+        Step::DeleteClaim { .. } => "delete_claim",
         Step::Wait(_) => "wait",
+        Step::Paused => "paused",
+        Step::Hibernated => "hibernated",
         Step::Settled => "settled",
     }
 }
