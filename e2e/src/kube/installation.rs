@@ -56,10 +56,16 @@ impl<'a> Installation<'a> {
     pub fn apply_example(&self) -> anyhow::Result<Follower> {
         let example = Path::new(CHART).join("examples/broker-group.yaml");
         self.apply(&fs::read_to_string(&example).with_context(|| example.display().to_string())?)?;
-        Follower::start(self.kubectl(&["get", "brokergroup", GROUP, "--watch", "--output", "json"]))
+        self.follow(GROUP)
     }
 
-    fn apply(&self, manifest: &str) -> anyhow::Result<()> {
+    /// Follows a group.
+    pub fn follow(&self, group: &str) -> anyhow::Result<Follower> {
+        Follower::start(self.kubectl(&["get", "brokergroup", group, "--watch", "--output", "json"]))
+    }
+
+    /// `kubectl apply`.
+    pub fn apply(&self, manifest: &str) -> anyhow::Result<()> {
         process::run(&mut self.kubectl(&["apply", "--filename", "-"]), Some(manifest)).map(drop)
     }
 
@@ -97,9 +103,23 @@ impl<'a> Installation<'a> {
 
     /// SIGKILL to a replica's process. When it had been sent, in the histories' microseconds: until then the process may acknowledge.
     pub fn kill(&self, replica: &str) -> anyhow::Result<i64> {
-        let id = self.get(&["pod", replica], ".status.containerStatuses[0].containerID")?;
-        self.cluster.kill_container(&self.node_of(replica)?, &id)?;
+        self.cluster.kill_container(&self.node_of(replica)?, &self.container(replica)?)?;
         Ok(wait::now_us())
+    }
+
+    /// The id of a pod's container.
+    pub fn container(&self, pod: &str) -> anyhow::Result<String> {
+        self.get(&["pod", pod], ".status.containerStatuses[0].containerID")
+    }
+
+    /// Its namespace.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The cluster that it is on.
+    pub fn cluster(&self) -> &Cluster {
+        self.cluster
     }
 
     /// `kubectl delete pod`. When.
@@ -147,7 +167,8 @@ impl<'a> Installation<'a> {
         self.get(&["pod", pod], ".spec.nodeName")
     }
 
-    fn get(&self, what: &[&str], path: &str) -> anyhow::Result<String> {
+    /// A field, by its JSONPath.
+    pub fn get(&self, what: &[&str], path: &str) -> anyhow::Result<String> {
         let mut get = self.kubectl(&["get"]);
         process::run(get.args(what).args(["--output", &format!("jsonpath={{{path}}}")]), None)
     }

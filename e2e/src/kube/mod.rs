@@ -3,7 +3,10 @@
 //! [`cluster::Cluster`] is started by e2e/cluster/up, or is the one that KUBECONFIG names. [`installation::Installation`] is a namespace
 //! on it with everything in it; [`client`] runs the Java program of e2e/clients in a pod there.
 
+pub mod bad_manifests;
 pub mod client;
 pub mod cluster;
+pub mod faults;
 pub mod follow;
 pub mod installation;
+pub mod twins;
