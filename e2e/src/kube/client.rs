@@ -1,7 +1,7 @@
 //! The Java program of e2e/clients in a pod, with Apache's library as it is.
 
 use std::fs::File;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, bail};
 
@@ -13,17 +13,7 @@ const HISTORY: &str = "/tmp/history";
 
 /// A client program that is to run in the pod; [`fetch_history`] has to follow when it has ended.
 pub fn job(installation: &Installation<'_>, subcommand: &str, topic: &str) -> anyhow::Result<Job> {
-    job_by(installation.kubectl(&["exec", "--stdin", CLIENT, "--"]), installation, subcommand, topic)
-}
-
-/// One that needs no API server to run, nor to be told anything.
-pub fn job_past_the_api(installation: &Installation<'_>, subcommand: &str, topic: &str) -> anyhow::Result<Job> {
-    let exec = installation.cluster().exec_in_container(&installation.container(CLIENT)?)?;
-    job_by(exec, installation, subcommand, topic)
-}
-
-fn job_by(mut command: Command, installation: &Installation<'_>, subcommand: &str, topic: &str) -> anyhow::Result<Job> {
-    command.arg("java");
+    let mut command = installation.kubectl(&["exec", "--stdin", CLIENT, "--", "java"]);
     command.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", "/client/classes:/client/lib/*"]);
     command.args(["-Duser.home=/tmp", "-Drocketmq.client.logRoot=/tmp", "gantry.e2e.Main"]);
     Job::elsewhere(Library::Java5, command, subcommand, &installation.name_server(), topic, HISTORY)

@@ -100,29 +100,11 @@ impl Cluster {
 
     /// Kills a container's process with SIGKILL, on its node: Kubernetes doesn't know before it sees it.
     pub fn kill_container(&self, node: &str, id: &str) -> anyhow::Result<()> {
-        process::run(self.containerd(node).args(["tasks", "kill", "--signal", "SIGKILL", bare(id)?]), None).map(drop)
-    }
-
-    /// `ctr`, for a node's containers.
-    pub(super) fn containerd(&self, node: &str) -> Command {
-        let mut ctr = Command::new("ctr");
-        ctr.arg("--address").arg(self.files_of(node).join("root/run/containerd/containerd.sock"));
-        ctr.args(["--namespace", "k8s.io"]);
-        ctr
-    }
-
-    /// A command that runs inside the control plane's node.
-    pub(super) fn enter(&self) -> Command {
-        let mut enter = Command::new(script("enter"));
-        enter.arg(&self.state);
-        enter
-    }
-
-    /// The process of one of that node's programs, as it counts.
-    pub(super) fn program_pid(&self, name: &str) -> anyhow::Result<String> {
-        let file = self.state.join("pid").join(name);
-        let pid = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-        Ok(pid.trim().to_owned())
+        let id = id.strip_prefix("containerd://").with_context(|| format!("{id:?} is no container of containerd"))?;
+        let mut kill = Command::new("ctr");
+        kill.arg("--address").arg(self.files_of(node).join("root/run/containerd/containerd.sock"));
+        kill.args(["--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id]);
+        process::run(&mut kill, None).map(drop)
     }
 }
 
@@ -175,11 +157,6 @@ impl Drop for Cluster {
             crate::logs::say(&format!("the cluster in {} may have stayed: {error:#}", self.state.display()));
         }
     }
-}
-
-/// A container's id without what says whose it is.
-pub(super) fn bare(id: &str) -> anyhow::Result<&str> {
-    id.strip_prefix("containerd://").with_context(|| format!("{id:?} is no container of containerd"))
 }
 
 fn script(name: &str) -> PathBuf {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde_json::{Deserializer, Value};
 
-use crate::{logs, wait};
+use crate::wait;
 
 /// What a group's status says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,10 +21,6 @@ pub struct Status {
     pub in_sync: String,
     /// The condition.
     pub ready: bool,
-    /// The condition's reason and message.
-    pub ready_says: String,
-    /// How far its master's log was when the operator wrote this.
-    pub master_end: u64,
     /// What of `lastFailover`: why.
     pub failover_reason: Option<String>,
 }
@@ -34,17 +30,11 @@ impl Status {
         let status = &group["status"];
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let conditions = status["conditions"].as_array().into_iter().flatten();
-        let ready = conditions.into_iter().find(|it| it["type"] == "Ready").unwrap_or(&Value::Null);
-        let says = |key: &str| ready[key].as_str().unwrap_or_default();
-        let mut replicas = status["replicas"].as_array().into_iter().flatten();
-        let master = replicas.find(|replica| replica["role"] == "Master").unwrap_or(&Value::Null);
         Self {
             master: text(&status["master"]),
             epoch: status["record"]["epoch"].as_u64().unwrap_or(0),
             in_sync: text(&status["inSync"]).unwrap_or_default(),
-            ready: ready["status"] == "True",
-            ready_says: format!("{}: {}", says("reason"), says("message")),
-            master_end: master["maxOffset"].as_u64().unwrap_or(0),
+            ready: conditions.into_iter().any(|it| it["type"] == "Ready" && it["status"] == "True"),
             failover_reason: text(&status["lastFailover"]["reason"]),
         }
     }
@@ -56,40 +46,22 @@ impl Status {
     }
 }
 
-/// Before a `kubectl` that has ended is started again: it ends at once while there is no API server.
-const AGAIN: Duration = Duration::from_millis(200);
-
-/// Follows one group until it is dropped, through whatever becomes of the API server.
+/// Follows one group until it is dropped.
 pub struct Follower {
+    child: Child,
     seen: Arc<Mutex<Status>>,
-    kubectl: Arc<Mutex<Kubectl>>,
-}
-
-#[derive(Default)]
-struct Kubectl {
-    child: Option<Child>,
-    over: bool,
 }
 
 impl Follower {
     /// `watch` prints the object each time that it changes.
     pub(super) fn start(mut watch: Command) -> anyhow::Result<Self> {
-        // While there is no API server it complains each time that it is started.
-        watch.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let follower = Self { seen: Arc::default(), kubectl: Arc::default() };
-        let mut output = begin(&mut watch, &follower.kubectl)?;
-        let (seen, kubectl) = (Arc::clone(&follower.seen), Arc::clone(&follower.kubectl));
-        std::thread::spawn(move || {
-            while let Some(lines) = output {
-                read(lines, &seen);
-                std::thread::sleep(AGAIN);
-                output = match begin(&mut watch, &kubectl) {
-                    Ok(output) => output,
-                    Err(error) => return logs::say(&format!("the group is not followed any more: {error:#}")),
-                };
-            }
-        });
-        Ok(follower)
+        watch.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = watch.spawn().with_context(|| format!("starting {watch:?}"))?;
+        let output = child.stdout.take().context("kubectl has no standard output")?;
+        let seen = Arc::default();
+        let shared = Arc::clone(&seen);
+        std::thread::spawn(move || read(output, &shared));
+        Ok(Self { child, seen })
     }
 
     /// The newest.
@@ -109,6 +81,9 @@ impl Follower {
             if wanted(&status) {
                 return Ok(Some(status));
             }
+            if let Some(ended) = self.child.try_wait()? {
+                bail!("kubectl, which follows the group, ended with {ended}");
+            }
             bail!("the newest is {status:?}")
         })
     }
@@ -116,33 +91,10 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        let mut kubectl = self.kubectl.lock().unwrap_or_else(PoisonError::into_inner);
-        kubectl.over = true;
-        kubectl.end();
+        // One that has ended already is what is wanted.
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
-}
-
-impl Kubectl {
-    fn end(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // One that has ended already is what is wanted.
-            child.kill().ok();
-            child.wait().ok();
-        }
-    }
-}
-
-/// What it prints; none once nobody follows any more.
-fn begin(watch: &mut Command, kubectl: &Mutex<Kubectl>) -> anyhow::Result<Option<ChildStdout>> {
-    let mut kubectl = kubectl.lock().unwrap_or_else(PoisonError::into_inner);
-    kubectl.end();
-    if kubectl.over {
-        return Ok(None);
-    }
-    let mut child = watch.spawn().with_context(|| format!("starting {watch:?}"))?;
-    let output = child.stdout.take().context("kubectl has no standard output")?;
-    kubectl.child = Some(child);
-    Ok(Some(output))
 }
 
 fn read(output: ChildStdout, seen: &Mutex<Status>) {

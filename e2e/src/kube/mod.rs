@@ -6,7 +6,6 @@
 pub mod bad_manifests;
 pub mod client;
 pub mod cluster;
-pub mod faults;
 pub mod follow;
 pub mod installation;
 pub mod twins;
