@@ -83,7 +83,7 @@ fn strike(blow: Blow, installation: &Installation<'_>, group: &mut Follower) -> 
     let new = after.master.as_deref().unwrap_or("?");
     let masters = format!("{old} epoch {} -> {new} epoch {}", before.epoch, after.epoch);
     logs::say(&masters);
-    Ok(Struck { blow, at_us, masters, reason: after.failover_reason.unwrap_or_else(|| "planned".to_owned()) })
+    Ok(Struck { blow, at_us, masters, reason: after.failover_cause.unwrap_or_else(|| "unknown".to_owned()) })
 }
 
 fn leads_to_its_master(installation: &Installation<'_>, status: &Status) -> anyhow::Result<()> {

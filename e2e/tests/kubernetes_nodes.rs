@@ -170,7 +170,7 @@ impl Scene<'_> {
         let acked = pair.progress().acked;
         installation.or_tell(pair.wait_acked(acked + 500, CLIENT_WITHIN))?;
         let new = after.master.unwrap_or_default();
-        act.masters = format!("{old} -> {new} epoch {} ({})", after.epoch, after.failover_reason.unwrap_or_default());
+        act.masters = format!("{old} -> {new} epoch {} ({})", after.epoch, after.failover_cause.unwrap_or_default());
         act.failed_sends = pair.progress().errors - act.failed_sends;
         logs::say(&format!("{}: {}, {} failed sends", act.what, act.masters, act.failed_sends));
         self.acts.push(act);

@@ -106,6 +106,16 @@ impl Cluster {
         kill.args(["--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id]);
         process::run(&mut kill, None).map(drop)
     }
+
+    /// Gives an image under test a second tag, on the first node; its whole name. To Kubernetes it is another image.
+    pub fn tag_again(&self, name: &str, tag: &str) -> anyhow::Result<String> {
+        let (image, again) = (format!("localhost/{name}:e2e"), format!("localhost/{name}:{tag}"));
+        let mut ctr = Command::new("ctr");
+        ctr.arg("--address").arg(self.files_of(CONTROL_PLANE).join("root/run/containerd/containerd.sock"));
+        ctr.args(["--namespace", "k8s.io", "images", "tag", "--force", &image, &again]);
+        process::run(&mut ctr, None)?;
+        Ok(again)
+    }
 }
 
 /// Its nodes.

@@ -17,7 +17,7 @@ const RELEASE: &str = "gantry";
 /// The tag that e2e/cluster/images gives.
 const TAG: &str = "e2e";
 /// The group of charts/gantry/examples.
-const GROUP: &str = "broker-a";
+pub(super) const GROUP: &str = "broker-a";
 /// The pod that clients run in.
 pub(super) const CLIENT: &str = "client";
 /// Generous: two busy cores.

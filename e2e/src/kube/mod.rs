@@ -8,4 +8,5 @@ pub mod client;
 pub mod cluster;
 pub mod follow;
 pub mod installation;
+mod life;
 pub mod twins;
