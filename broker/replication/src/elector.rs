@@ -15,6 +15,7 @@
 
 mod cause;
 mod election;
+mod facts;
 mod planned;
 mod seats;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use crate::wire::{AlterInSync, CutTail, Directive, Hello, Report, Role};
 use crate::{Epoch, Member, Millis};
 pub use cause::Cause;
 use election::Trouble;
+pub use facts::Facts;
 use planned::Switchover;
 use seats::Seat;
 
@@ -67,6 +69,8 @@ pub struct Config {
     pub repeat_ms: Millis,
     /// The record is read again this often: another elector may have written it, or somebody may have restored a backup.
     pub reread_ms: Millis,
+    /// What the platform says of the replicas at the start; see [`Event::Facts`].
+    pub facts: Facts,
 }
 
 impl Config {
@@ -86,6 +90,7 @@ impl Config {
             switchover_ms: 5_000,
             repeat_ms: 500,
             reread_ms: 10_000,
+            facts: Facts::default(),
         }
     }
 }
@@ -157,6 +162,8 @@ pub enum Event {
         /// Whom to answer.
         ticket: Ticket,
     },
+    /// The platform says something else of the replicas than before.
+    Facts(Facts),
     /// Time went by. To be sent at least each 100 ms.
     Tick,
 }
@@ -424,6 +431,7 @@ impl Elector {
             }
             Event::Switchover { to, ticket } => self.begin_switchover(&to, ticket, now),
             Event::ElectUnclean { to, epoch, ticket } => self.elect_unclean(&to, epoch, ticket),
+            Event::Facts(facts) => self.config.facts = facts,
             Event::Tick => {}
         }
         self.evaluate(now);
@@ -643,7 +651,9 @@ impl Elector {
                 if held.as_ref() == Some(name) {
                     continue;
                 }
-                Directive::Slave { record: record.clone(), ha_address: ha_address.clone() }
+                // Who is fenced follows nobody, so that its master leaves it out soon.
+                let fenced = self.config.facts.fenced.contains(name);
+                Directive::Slave { record: record.clone(), ha_address: ha_address.clone().filter(|_| !fenced) }
             };
             if seat.needs(&directive, now, self.config.repeat_ms) {
                 self.actions.push(Action::Direct { session, directive });

@@ -129,6 +129,9 @@ impl Elector {
         let seats = self.reachable().filter(|seat| self.config.replicas.contains(&seat.hello.member.name));
         let Some(best) = seats.max_by_key(rank) else { return };
         let master = best.hello.member.clone();
+        if self.is_fenced(best) {
+            return self.tell(Notice::Stuck(format!("{found}, and {master}, which has the newest log, is fenced")));
+        }
         let in_sync = BTreeSet::from([master.clone()]);
         self.elect(record, master, in_sync, trouble.kind.cause(), now.saturating_sub(trouble.since));
     }
@@ -177,10 +180,17 @@ impl Elector {
             return self.tell(Notice::Stuck(why));
         }
         // One log that was there before is the group's log; empty ones are all alike.
-        let Some(first) = filled.first().copied().or(seats.first()) else { return };
+        let fit = |seat: &&&Seat| !self.is_fenced(seat);
+        let Some(first) = filled.first().copied().or(seats.iter().find(fit)) else {
+            return self.tell(Notice::Stuck("the group is new, and each of its replicas is fenced".to_owned()));
+        };
         let master = first.hello.member.clone();
+        if self.is_fenced(first) {
+            return self
+                .tell(Notice::Stuck(format!("the group is new, and {master}, which brings its log, is fenced")));
+        }
         let in_sync: BTreeSet<Member> = if filled.is_empty() {
-            seats.iter().map(|seat| seat.hello.member.clone()).collect()
+            seats.iter().filter(fit).map(|seat| seat.hello.member.clone()).collect()
         } else {
             BTreeSet::from([master.clone()])
         };
@@ -282,10 +292,12 @@ impl Elector {
         fencing.then(|| "in Async mode the old master is first given the time to fence itself".to_owned())
     }
 
-    /// In-sync members with a session, the troubled master's new incarnation included: its log counts like any other's.
+    /// In-sync members with a session, the troubled master's new incarnation included: its log counts like any other's. Not who is fenced:
+    /// that is as if it didn't answer.
     fn in_sync_slaves(&self, record: &GroupRecord) -> impl Iterator<Item = &Seat> {
         let is_serving_master = |seat: &Seat| seat.hello.member == record.master && seat.report.role == Role::Master;
-        self.reachable().filter(move |seat| record.in_sync.contains(&seat.hello.member) && !is_serving_master(seat))
+        let fit = move |seat: &&Seat| record.in_sync.contains(&seat.hello.member) && !is_serving_master(seat);
+        self.reachable().filter(fit).filter(|seat| !self.is_fenced(seat))
     }
 
     /// Asks those whose word is older than the trouble.
@@ -308,9 +320,12 @@ impl Elector {
         let names =
             |members: &mut dyn Iterator<Item = &Member>| members.map(|m| m.name.clone()).collect::<Vec<_>>().join(", ");
         if answered.is_empty() {
+            let is_fenced = |member: &&Member| self.config.facts.fenced.contains(&member.name);
+            let fenced = names(&mut record.in_sync.iter().filter(is_fenced));
             let silent = names(&mut record.in_sync.iter());
+            let hint = if fenced.is_empty() { String::new() } else { format!("; {fenced} may when it is unfenced") };
             return Err(format!(
-                "none of the in-sync members ({silent}) answers, and no other has every acknowledged message"
+                "none of the in-sync members ({silent}) answers, and no other has every acknowledged message{hint}"
             ));
         }
         let mut fit: Vec<&Seat> = answered.iter().copied().filter(|seat| seat.report.intact).collect();
@@ -327,7 +342,8 @@ impl Elector {
             // Nor is a replica outside the set worse for that: one that was down, with its disk whole, may hold what they all lost.
             let log = |seat: &&Seat| (seat.report.last_epoch, seat.report.max_offset);
             let outside = self.reachable().filter(|seat| !record.in_sync.contains(&seat.hello.member));
-            let known: Vec<_> = outside.filter(|seat| self.config.replicas.contains(&seat.hello.member.name)).collect();
+            let known = outside.filter(|seat| self.config.replicas.contains(&seat.hello.member.name));
+            let known: Vec<_> = known.filter(|seat| !self.is_fenced(seat)).collect();
             if let Some(more) = known.into_iter().rev().max_by_key(log)
                 && answered.iter().all(|seat| log(seat) < log(&more))
             {
@@ -340,9 +356,9 @@ impl Elector {
             }
             fit = answered.to_vec();
         }
-        let old_zone = self.seats.get(&record.master.name).and_then(|seat| seat.hello.zone.as_deref());
+        let old_zone = self.zone_of(&record.master.name);
         let rank = |seat: &&Seat| {
-            let elsewhere = seat.hello.zone.as_deref() != old_zone;
+            let elsewhere = self.zone_of(&seat.hello.member.name) != old_zone;
             (seat.report.last_epoch, seat.report.max_offset, seat.hello.priority, elsewhere)
         };
         // Among equals the first by name, so that the choice can be foretold.

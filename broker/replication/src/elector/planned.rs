@@ -62,6 +62,9 @@ impl Elector {
             let known: Vec<_> = self.config.replicas.iter().map(String::as_str).collect();
             return Err(format!("there is no replica {to}; this group has {}", known.join(", ")));
         }
+        if self.config.facts.fenced.contains(to) {
+            return Err(format!("{to} is fenced: unfence it first"));
+        }
         let seat = self.seats.get(to).filter(|seat| seat.session.is_some());
         let member = seat.map(|seat| seat.hello.member.clone()).ok_or(format!("{to} is not connected"))?;
         if !record.in_sync.contains(&member) {

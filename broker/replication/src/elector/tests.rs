@@ -149,10 +149,10 @@ impl Rig {
                 (report.role, report.promised, report.last_epoch) = (Role::Master, record.epoch, record.epoch);
                 report.drained = false;
             }
-            Directive::Slave { record, .. } => {
+            Directive::Slave { record, ha_address } => {
                 (report.role, report.promised) = (Role::Slave, record.epoch);
                 report.drained = false;
-                report.master_heard_ms_ago = Some(10);
+                report.master_heard_ms_ago = ha_address.as_ref().map(|_| 10);
             }
             Directive::Park { .. } => report.drained = true,
             Directive::Unpark { .. } => report.drained = false,
@@ -809,4 +809,82 @@ fn among_equals_priority_counts_then_another_zone_then_the_name() {
         rig.pass(500);
         assert_eq!(rig.record().master.name, winner, "{first:?} {second:?}");
     }
+}
+
+fn fence(rig: &mut Rig, names: &[&str]) {
+    let fenced = names.iter().map(|name| (*name).to_owned()).collect();
+    rig.event(Event::Facts(Facts { fenced, ..Facts::default() }));
+}
+
+#[test]
+fn who_is_fenced_follows_nobody_and_is_not_elected_until_it_is_unfenced() {
+    let mut rig = Rig::steady(Mode::Sync);
+    fence(&mut rig, &["r1"]);
+    rig.pass(500);
+    assert_eq!(rig.fake("r1").hello.report.master_heard_ms_ago, None, "it was told to follow nobody");
+    rig.event(Event::Switchover { to: "r1".to_owned(), ticket: 1 });
+    assert_eq!(rig.switched.pop(), Some(Err("r1 is fenced: unfence it first".to_owned())));
+    rig.kill("r0");
+    rig.pass(5_000);
+    assert_eq!((rig.record().master.name.as_str(), names(&rig.record())), ("r2", vec!["r2"]));
+    rig.kill("r2");
+    rig.pass(5_000);
+    assert_eq!(rig.record().master.name, "r2", "nobody else has every acknowledged message");
+    fence(&mut rig, &[]);
+    rig.join("r2");
+    rig.pass(5_000);
+    assert_eq!(rig.record().master.name, "r2");
+    assert!(rig.fake("r1").hello.report.master_heard_ms_ago.is_some(), "it follows again");
+}
+
+#[test]
+fn a_fenced_replica_alone_in_the_set_says_what_would_help() {
+    let mut rig = Rig::steady(Mode::Sync);
+    fence(&mut rig, &["r1", "r2"]);
+    rig.pass(500);
+    rig.kill("r0");
+    rig.pass(5_000);
+    let said = rig.notices.last().unwrap();
+    assert!(said.contains("r1, r2 may when it is unfenced"), "{said}");
+    assert_eq!(rig.record().epoch, Epoch(1));
+    fence(&mut rig, &["r1"]);
+    rig.pass(500);
+    assert_eq!(rig.record().master.name, "r2");
+}
+
+#[test]
+fn a_fenced_master_serves_until_it_is_switched_over_and_then_follows_nobody() {
+    let mut rig = Rig::steady(Mode::Sync);
+    fence(&mut rig, &["r0"]);
+    rig.pass(1_000);
+    assert_eq!((rig.record().epoch, rig.fake("r0").hello.report.role), (Epoch(1), Role::Master));
+    rig.event(Event::Switchover { to: "r2".to_owned(), ticket: 1 });
+    rig.pass(1_000);
+    assert_eq!(rig.record().master.name, "r2");
+    let report = &rig.fake("r0").hello.report;
+    assert_eq!((report.role, report.master_heard_ms_ago), (Role::Slave, None));
+}
+
+#[test]
+fn a_new_group_begins_without_who_is_fenced() {
+    let mut rig = Rig::new(Mode::Sync);
+    fence(&mut rig, &["r0"]);
+    for n in 0..3 {
+        rig.join(&format!("r{n}"));
+    }
+    rig.pass(500);
+    assert_eq!((rig.record().master.name.as_str(), names(&rig.record())), ("r1", vec!["r1", "r2"]));
+}
+
+#[test]
+fn the_platforms_zones_count_over_what_replicas_say() {
+    let mut rig = Rig::steady(Mode::Sync);
+    let zones = [("r0", "x"), ("r1", "x"), ("r2", "y")].map(|(name, zone)| (name.to_owned(), zone.to_owned()));
+    rig.event(Event::Facts(Facts { zones: zones.into(), ..Facts::default() }));
+    rig.fake("r1").hello.zone = Some("y".to_owned());
+    rig.join("r1");
+    rig.pass(500);
+    rig.kill("r0");
+    rig.pass(500);
+    assert_eq!(rig.record().master.name, "r2");
 }

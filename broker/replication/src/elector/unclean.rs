@@ -40,6 +40,9 @@ impl Elector {
         }
         let seat = self.seats.get(to).filter(|seat| seat.session.is_some() && self.config.replicas.contains(to));
         let seat = seat.ok_or_else(|| format!("{to} is not connected, or no replica of this group"))?;
+        if self.is_fenced(seat) {
+            return Err(format!("{to} is fenced: unfence it first"));
+        }
         Ok((record, seat.hello.member.clone()))
     }
 }
