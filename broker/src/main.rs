@@ -70,6 +70,9 @@ struct NameserverArgs {
     /// Where to listen; port 0: given by the system.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9876")]
     listen: SocketAddr,
+    /// Where to answer clients outside the cluster, with addresses that they can reach (`gantryExternalMaster`) [default: nowhere].
+    #[arg(long, value_name = "ADDRESS")]
+    external_listen: Option<SocketAddr>,
     /// Stop when standard input ends: for whoever starts this as a child process.
     #[arg(long)]
     exit_with_stdin: bool,
@@ -149,7 +152,12 @@ async fn broker(config: BrokerConfig, exit_with_stdin: bool) -> Result<()> {
 }
 
 async fn name_server(args: NameserverArgs) -> Result<()> {
-    let server = nameserver::run(nameserver::Config { listen: args.listen, ..nameserver::Config::default() }).await?;
+    let config = nameserver::Config {
+        listen: args.listen,
+        listen_outside: args.external_listen,
+        ..nameserver::Config::default()
+    };
+    let server = nameserver::run(config).await?;
     announce(server.local_addr())?;
     until_told_to_stop(args.exit_with_stdin).await?;
     server.shutdown(Duration::from_secs(1)).await;

@@ -143,6 +143,7 @@ async fn register(
         zone_name: None,
         gantry_epoch: master_of.filter(|_| stable.is_some()).map(|epoch| epoch as i64),
         gantry_replica: Some(&registrant.replica),
+        gantry_external_master: None,
     };
     let body = RegisterBrokerBody {
         topic_config_serialize_wrapper: services.topic_config_for_registration(),

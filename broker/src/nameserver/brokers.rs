@@ -30,6 +30,8 @@ struct Member {
     ha_addr: String,
     /// `gantryReplica`.
     replica: Option<String>,
+    /// `gantryExternalMaster`.
+    external: Option<String>,
     /// A master at an address that outlives it: its entry doesn't end with its connection.
     stable: bool,
     /// The connection that it last registered on.
@@ -132,6 +134,7 @@ impl Broker {
             addr: header.broker_addr.to_owned(),
             ha_addr: header.ha_server_addr.to_owned(),
             replica: header.gantry_replica.map(str::to_owned),
+            external: header.gantry_external_master.filter(|_| id == MASTER_ID).map(str::to_owned),
             stable: id == MASTER_ID && header.gantry_epoch.is_some(),
             connection,
             last_heard: now,
@@ -202,12 +205,22 @@ impl Broker {
         self.members.iter().map(|(id, member)| (*id, member.addr.clone())).collect()
     }
 
-    /// As clients see it.
+    /// As clients in the cluster see it.
     pub(super) fn data(&self, broker_name: &str) -> BrokerData {
+        self.data_with(broker_name, self.addrs())
+    }
+
+    /// As clients outside see it: the master alone, where it has an address for them. The slaves' lead nowhere from there.
+    pub(super) fn data_outside(&self, broker_name: &str) -> Option<BrokerData> {
+        let external = self.members.get(&MASTER_ID)?.external.clone()?;
+        Some(self.data_with(broker_name, BTreeMap::from([(MASTER_ID, external)])))
+    }
+
+    fn data_with(&self, broker_name: &str, broker_addrs: BTreeMap<i64, String>) -> BrokerData {
         BrokerData {
             cluster: self.cluster.clone(),
             broker_name: broker_name.to_owned(),
-            broker_addrs: self.addrs(),
+            broker_addrs,
             enable_acting_master: self.enable_acting_master,
             zone_name: self.zone_name.clone(),
         }

@@ -67,8 +67,28 @@ impl Names {
     fn route(&self, request: &Command) -> Result<Response, Refusal> {
         let header: GetRouteInfo<'_> = request.header()?;
         let route = self.table.read().route(header.topic)?;
+        Self::answer_route(request, &header, &route)
+    }
+
+    /// What a client outside may ask.
+    pub(super) fn answer_outside(&self, request: &Command) -> Result<Response, Refusal> {
+        match request.code {
+            request::GET_ROUTEINFO_BY_TOPIC => {
+                let header: GetRouteInfo<'_> = request.header()?;
+                let route = self.table.read().route_outside(header.topic)?;
+                Self::answer_route(request, &header, &route)
+            }
+            request::GET_BROKER_CLUSTER_INFO => json(&self.table.read().cluster_info_outside()),
+            request::GET_ALL_TOPIC_LIST_FROM_NAMESERVER => json(&self.table.read().all_topics()),
+            request::GET_KV_CONFIG => self.get_kv(request),
+            request::GET_KVLIST_BY_NAMESPACE => self.kv_namespace(request),
+            other => Err(Refusal::NotSupportedOutside(other)),
+        }
+    }
+
+    fn answer_route(request: &Command, header: &GetRouteInfo<'_>, route: &TopicRouteData) -> Result<Response, Refusal> {
         let standard = request.version >= version::V4_9_4 || header.accept_standard_json_only == Some(true);
-        let body = if standard { to_json(&route)? } else { to_json_bare_keys(&route)? };
+        let body = if standard { to_json(route)? } else { to_json_bare_keys(route)? };
         Ok(Response::success().with_body(body))
     }
 
@@ -213,10 +233,12 @@ impl Handler for Names {
 }
 
 /// Clients ask for topics that aren't there all the time; anything else deserves a look.
-fn log_refusal(connection: &Connection, code: i32, refusal: &Refusal) {
+pub(super) fn log_refusal(connection: &Connection, code: i32, refusal: &Refusal) {
     let (peer, name) = (connection.peer(), request::name(code).unwrap_or("unknown"));
     match refusal {
-        Refusal::TopicNotExist(_) | Refusal::NoKvConfig { .. } => debug!(%peer, code, name, "{refusal}"),
+        Refusal::TopicNotExist(_) | Refusal::NotOutside(_) | Refusal::NoKvConfig { .. } => {
+            debug!(%peer, code, name, "{refusal}")
+        }
         _ => warn!(%peer, code, name, "request refused: {refusal}"),
     }
 }

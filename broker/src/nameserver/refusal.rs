@@ -18,6 +18,10 @@ pub(super) enum Refusal {
     Invalid(String),
     #[error("No topic route info in name server for the topic: {0}")]
     TopicNotExist(String),
+    #[error(
+        "No topic route info in name server for the topic: {0}: none of its brokers has an address for clients outside"
+    )]
+    NotOutside(String),
     #[error("No config item, Namespace: {namespace}{key}")]
     NoKvConfig { namespace: String, key: String },
     #[error(
@@ -38,6 +42,8 @@ pub(super) enum Refusal {
     Storage(String),
     #[error(" request type {0} not supported")]
     NotSupported(i32),
+    #[error(" request type {0} not supported at the port for clients outside: it answers routes, and changes nothing")]
+    NotSupportedOutside(i32),
 }
 
 /// An epoch as a registration gives it, for remarks.
@@ -56,10 +62,10 @@ impl std::fmt::Display for Epoch {
 impl Refusal {
     pub(super) fn into_response(self) -> Response {
         let code = match &self {
-            Self::TopicNotExist(_) => response::TOPIC_NOT_EXIST,
+            Self::TopicNotExist(_) | Self::NotOutside(_) => response::TOPIC_NOT_EXIST,
             Self::NoKvConfig { .. } => response::QUERY_NOT_FOUND,
             Self::OldEpoch { .. } => response::CONTROLLER_FENCED_MASTER_EPOCH,
-            Self::NotSupported(_) => response::REQUEST_CODE_NOT_SUPPORTED,
+            Self::NotSupported(_) | Self::NotSupportedOutside(_) => response::REQUEST_CODE_NOT_SUPPORTED,
             _ => response::SYSTEM_ERROR,
         };
         Response::failure(code, self.to_string())

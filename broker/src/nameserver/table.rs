@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use gantry_remoting::body::cluster::{BrokerMemberGroup, ClusterInfo, TopicList};
-use gantry_remoting::body::route::{QueueData, TopicRouteData};
+use gantry_remoting::body::route::{BrokerData, QueueData, TopicRouteData};
 use gantry_remoting::body::topic_config::{DataVersion, TopicConfigs};
 use gantry_remoting::headers::route::{RegisterBroker, UnregisterBroker};
 use tracing::{info, warn};
@@ -161,6 +161,27 @@ impl Table {
             broker_datas,
             ..TopicRouteData::default()
         })
+    }
+
+    /// The same for a client outside: of queues at brokers that it can't reach nothing is said, or it would send there.
+    pub(super) fn route_outside(&self, topic: &str) -> Result<TopicRouteData, Refusal> {
+        let mut route = self.route(topic)?;
+        let outside = |data: &BrokerData| self.brokers.get(&data.broker_name)?.data_outside(&data.broker_name);
+        route.broker_datas = route.broker_datas.iter().filter_map(outside).collect();
+        let brokers = &route.broker_datas;
+        route.queue_datas.retain(|queues| brokers.iter().any(|broker| broker.broker_name == queues.broker_name));
+        if route.broker_datas.is_empty() { Err(Refusal::NotOutside(topic.to_owned())) } else { Ok(route) }
+    }
+
+    /// Clusters and brokers as a client outside reaches them.
+    pub(super) fn cluster_info_outside(&self) -> ClusterInfo {
+        let mut info = ClusterInfo::default();
+        for (name, broker) in &self.brokers {
+            let Some(data) = broker.data_outside(name) else { continue };
+            info.broker_addr_table.insert(name.clone(), data);
+            info.cluster_addr_table.entry(broker.cluster.clone()).or_default().insert(name.clone());
+        }
+        info
     }
 
     pub(super) fn cluster_info(&self) -> ClusterInfo {

@@ -54,6 +54,7 @@ fn master(addr: &str) -> RegisterBroker<'_> {
         zone_name: None,
         gantry_epoch: None,
         gantry_replica: None,
+        gantry_external_master: None,
     }
 }
 
@@ -489,4 +490,68 @@ async fn a_taken_port_is_one_clear_error() {
     let server = start(Config::default()).await;
     let error = run(Config { listen: server.local_addr(), ..Config::default() }).await.unwrap_err();
     assert!(format!("{error:#}").starts_with(&format!("the name server can't start at {}", server.local_addr())));
+}
+
+const OUTSIDE: &str = "198.51.100.7:30911";
+
+async fn outside(server: &NameServer) -> Arc<Connection> {
+    connect(&server.outside_addr().unwrap().to_string(), Limits::default(), None).await.unwrap()
+}
+
+#[tokio::test]
+async fn clients_outside_get_the_masters_outer_address_and_those_inside_its_own() {
+    let server = start(Config { listen_outside: Some(([127, 0, 0, 1], 0).into()), ..Config::default() }).await;
+    let (broker, inside, outside) = (dial(&server).await, dial(&server).await, outside(&server).await);
+    let master = RegisterBroker { gantry_external_master: Some(OUTSIDE), ..gantry_master(1, "a-0") };
+    register(&broker, &master, &["t", "u"]).await;
+    register(&broker, &slave("10.0.0.2:10911", 1), &["t", "u"]).await;
+    let of = |route: &TopicRouteData| -> Vec<_> { route.broker_datas[0].broker_addrs.clone().into_iter().collect() };
+    let seen: TopicRouteData = body(&route(&inside, "t").await);
+    assert_eq!(of(&seen), members([(0, STABLE), (1, "10.0.0.2:10911")]));
+    let seen: TopicRouteData = body(&route(&outside, "t").await);
+    assert_eq!(of(&seen), members([(0, OUTSIDE)]));
+    assert_eq!(seen.queue_datas.len(), 1);
+    let info: ClusterInfo = body(&ask(&outside, Command::request(request::GET_BROKER_CLUSTER_INFO)).await);
+    assert_eq!(info.broker_addr_table["broker-a"].broker_addrs[&0], OUTSIDE);
+
+    // Another master of the group, which says another address.
+    let elsewhere = "203.0.113.9:30911";
+    let next = RegisterBroker { gantry_external_master: Some(elsewhere), ..gantry_master(2, "a-1") };
+    register(&broker, &next, &["t", "u"]).await;
+    let seen: TopicRouteData = body(&route(&outside, "t").await);
+    assert_eq!(of(&seen), members([(0, elsewhere)]));
+}
+
+#[tokio::test]
+async fn clients_outside_hear_nothing_of_queues_that_they_cannot_reach() {
+    let server = start(Config { listen_outside: Some(([127, 0, 0, 1], 0).into()), ..Config::default() }).await;
+    let (broker, outside) = (dial(&server).await, outside(&server).await);
+    register(&broker, &gantry_master(1, "a-0"), &["t", "u"]).await;
+    let none = route(&outside, "t").await;
+    assert_eq!(none.code, response::TOPIC_NOT_EXIST);
+    assert!(none.remark.unwrap().contains("none of its brokers has an address for clients outside"));
+    let other = RegisterBroker {
+        broker_name: "broker-b",
+        broker_addr: "10.0.0.101:10911",
+        gantry_external_master: Some(OUTSIDE),
+        ..gantry_master(1, "b-0")
+    };
+    register(&broker, &other, &["t", "v"]).await;
+    let seen: TopicRouteData = body(&route(&outside, "t").await);
+    let queues: Vec<_> = seen.queue_datas.iter().map(|queues| queues.broker_name.as_str()).collect();
+    assert_eq!((queues, seen.broker_datas.len()), (vec!["broker-b"], 1));
+}
+
+#[tokio::test]
+async fn nothing_can_be_changed_from_outside() {
+    let server = start(Config { listen_outside: Some(([127, 0, 0, 1], 0).into()), ..Config::default() }).await;
+    let outside = outside(&server).await;
+    let refused = register(&outside, &gantry_master(1, "a-0"), &["t", "u"]).await;
+    assert_eq!(refused.code, response::REQUEST_CODE_NOT_SUPPORTED);
+    let header = NamesrvTopic { topic: "t", cluster_name: None };
+    let delete = Command::request(request::DELETE_TOPIC_IN_NAMESRV).with_header(&header);
+    assert_eq!(ask(&outside, delete).await.code, response::REQUEST_CODE_NOT_SUPPORTED);
+    let header = PutKvConfig { namespace: "n", key: "k", value: "v" };
+    let put = Command::request(request::PUT_KV_CONFIG).with_header(&header);
+    assert_eq!(ask(&outside, put).await.code, response::REQUEST_CODE_NOT_SUPPORTED);
 }

@@ -21,6 +21,8 @@ headers! {
         "gantryEpoch" => gantry_epoch: Option<i64>,
         /// Gantry only: the replica's name, the same whatever its id and address.
         "gantryReplica" => gantry_replica: Option<&'a str>,
+        /// Gantry only: where clients outside the cluster reach the master, `host:port`.
+        "gantryExternalMaster" => gantry_external_master: Option<&'a str>,
     }
 
     /// Answer to REGISTER_BROKER: the master, told to a slave.
