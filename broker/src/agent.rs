@@ -7,9 +7,10 @@ use anyhow::{Context, Result, bail};
 use gantry_remoting::code::response;
 use gantry_remoting::{Command, Connection, Handler, Inbound, Limits, Response, Ticket};
 use gantry_replication::master::Alter;
+use gantry_replication::settings::Settings;
 use gantry_replication::wire::{
-    ALTER_IN_SYNC, AlterInSync, Altered, DIRECTIVE, Directive, HELLO, Heard, Hello, PROBE, REPORT, REPORT_INTERVAL_MS,
-    Report,
+    ALTER_IN_SYNC, AlterInSync, Altered, CONFIGURE, DIRECTIVE, Directive, HELLO, Heard, Hello, PROBE, REPORT,
+    REPORT_INTERVAL_MS, Report,
 };
 use gantry_replication::{Epoch, Millis};
 use serde::Serialize;
@@ -20,6 +21,7 @@ use tracing::{info, warn};
 
 use crate::core::{Core, Job};
 use crate::fatal::Fatal;
+use crate::live_settings::LiveSettings;
 use crate::services::Services;
 
 /// An elector that doesn't answer for this long has hung: another session is tried.
@@ -50,6 +52,7 @@ pub struct Identity {
 pub struct Agent {
     core: Arc<Core>,
     services: Arc<Services>,
+    settings: Arc<LiveSettings>,
     identity: Identity,
     /// Something is worth reporting before its time.
     news: Arc<Notify>,
@@ -57,8 +60,8 @@ pub struct Agent {
 
 impl Agent {
     /// An agent of this replica.
-    pub fn new(core: Arc<Core>, services: Arc<Services>, identity: Identity) -> Self {
-        Self { core, services, identity, news: Arc::default() }
+    pub fn new(core: Arc<Core>, services: Arc<Services>, settings: Arc<LiveSettings>, identity: Identity) -> Self {
+        Self { core, services, settings, identity, news: Arc::default() }
     }
 
     /// Runs until it is dropped. Wishes to change the in-sync set come through `alters`.
@@ -81,8 +84,12 @@ impl Agent {
     }
 
     async fn session(&self, elector: &str, alters: &mut mpsc::Receiver<Alter>, opened: &mut bool) -> Result<()> {
-        let orders =
-            Orders { core: Arc::clone(&self.core), services: Arc::clone(&self.services), news: Arc::clone(&self.news) };
+        let orders = Orders {
+            core: Arc::clone(&self.core),
+            services: Arc::clone(&self.services),
+            settings: Arc::clone(&self.settings),
+            news: Arc::clone(&self.news),
+        };
         let limits = Limits { max_frame_bytes: 1 << 20, connect_timeout: ANSWER_WITHIN, ..Limits::default() };
         let connection = gantry_remoting::connect(elector, limits, Some(Arc::new(orders))).await?;
         let ended = self.talk(&connection, alters, opened).await;
@@ -159,6 +166,7 @@ async fn ask<T: DeserializeOwned>(elector: &Connection, code: i32, body: &impl S
 struct Orders {
     core: Arc<Core>,
     services: Arc<Services>,
+    settings: Arc<LiveSettings>,
     news: Arc<Notify>,
 }
 
@@ -171,6 +179,7 @@ impl Handler for Orders {
                     Ok(directive) => self.obey(directive, ticket),
                     Err(error) => ticket.reply_failure(response::INVALID_PARAMETER, format!("directive: {error}")),
                 },
+                CONFIGURE => self.configure(&request, ticket),
                 code => ticket.reply_failure(
                     response::REQUEST_CODE_NOT_SUPPORTED,
                     format!("a replica has no request code {code}"),
@@ -181,6 +190,20 @@ impl Handler for Orders {
 }
 
 impl Orders {
+    fn configure(&self, request: &Command, ticket: Ticket) {
+        let settings: Settings = match serde_json::from_slice(&request.body.to_bytes()) {
+            Ok(settings) => settings,
+            Err(error) => return ticket.reply_failure(response::INVALID_PARAMETER, format!("settings: {error}")),
+        };
+        match self.settings.apply(&settings) {
+            Ok(()) => reply(ticket, &self.core.report()),
+            Err(error) => {
+                warn!(error = format!("{error:#}"), "settings of the operator are refused; those of before apply");
+                ticket.reply_failure(response::INVALID_PARAMETER, format!("{error:#}"));
+            }
+        }
+    }
+
     fn obey(&self, directive: Directive, ticket: Ticket) {
         let (done, outcome) = oneshot::channel();
         let epoch = epoch_of(&directive);

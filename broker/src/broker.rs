@@ -22,6 +22,7 @@ use crate::departure;
 use crate::fatal::Fatal;
 use crate::ha::{self, Follower, HaServer, classic};
 use crate::heartbeat;
+use crate::live_settings::LiveSettings;
 use crate::observe::Exporter;
 use crate::registration::{self, NamedMaster, Registrant};
 use crate::replica::ReplicaState;
@@ -133,6 +134,8 @@ impl Broker {
             Arc::clone(bridge),
             Exit { server: Arc::clone(&self.server), master_address: config.advertised_master },
         ));
+        let (core, services) = (Arc::clone(&self.core), Arc::clone(&self.services));
+        let settings = Arc::new(LiveSettings::new(config, core, services, store.clone()));
         let address = self.server.local_addr().to_string();
         let registrant = Registrant {
             cluster: config.cluster.clone(),
@@ -142,6 +145,7 @@ impl Broker {
             address: address.clone(),
             advertised_master: config.advertised_master.map(|address| address.to_string()),
             ha_address: self.ha.local_addr().to_string(),
+            external_master: settings.external_master(),
         };
         let period = Duration::from_millis(config.register_ms);
         let (core, services) = (Arc::clone(&self.core), Arc::clone(&self.services));
@@ -167,7 +171,7 @@ impl Broker {
             priority: config.priority,
             zone: config.zone.clone(),
         };
-        let agent = Agent::new(Arc::clone(&self.core), Arc::clone(&self.services), identity);
+        let agent = Agent::new(Arc::clone(&self.core), Arc::clone(&self.services), settings, identity);
         self.tasks.spawn(agent.run(alters));
         None
     }

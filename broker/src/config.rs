@@ -19,7 +19,7 @@ use gantry_store::Retention;
 
 use crate::core::DivergentLimits;
 use crate::core::FlowLimits;
-use crate::ha::{HaConfig, Tls, TlsFiles};
+use crate::ha::{ColdRate, HaConfig, Tls, TlsFiles};
 use crate::services::ServicesConfig;
 
 /// Half of what an HA frame may hold: a segment's blank end is as long as what didn't fit, and records are longer than bodies.
@@ -70,6 +70,8 @@ pub struct BrokerConfig {
     pub ha_master: Option<String>,
     /// `gantryAdvertisedMaster`: the address under which the group's master registers, whichever broker it is.
     pub advertised_master: Option<SocketAddr>,
+    /// `gantryExternalMaster`: where clients outside the cluster reach the group's master, as name servers tell them: `host:port`.
+    pub external_master: Option<String>,
     /// `gantryPriority`: preference among equals in an election, higher is better.
     pub priority: i32,
     /// `gantryZone`: where this replica runs; an election prefers another zone than the lost master's.
@@ -109,6 +111,8 @@ pub struct BrokerConfig {
     pub store: gantry_store::Config,
     /// The services' part.
     pub services: ServicesConfig,
+    /// All that this was read from.
+    pub entries: BTreeMap<String, String>,
     /// What doesn't mean what it seems to.
     pub warnings: Vec<String>,
     /// Keys that nothing here reads.
@@ -135,7 +139,7 @@ impl BrokerConfig {
 
     /// From keys and values.
     pub fn parse(entries: BTreeMap<String, String>) -> Result<Self> {
-        let mut keys = Keys { entries };
+        let mut keys = Keys { entries: entries.clone() };
         let name: String = keys.or("brokerName", "broker-a".to_owned())?;
         let flush = keys.choice("flushDiskType", &["ASYNC_FLUSH", "SYNC_FLUSH"])?;
         let durability = if flush == "SYNC_FLUSH" { Durability::Flushed } else { Durability::Written };
@@ -156,10 +160,12 @@ impl BrokerConfig {
             role: role.0,
             ha_master: keys.optional("haMasterAddress")?,
             advertised_master: keys.optional("gantryAdvertisedMaster")?,
+            external_master: keys.external_master()?,
             priority: keys.or("gantryPriority", 0)?,
             zone: keys.optional("gantryZone")?,
             master: keys.master(durability, role, !electors.is_empty(), &mut warnings)?,
             electors,
+            entries,
             warnings,
             slave_timeout_ms: keys.or("slaveTimeout", 3_000)?,
             sync_flush_timeout_ms: keys.or("syncFlushTimeout", 5_000)?,
@@ -238,6 +244,15 @@ impl Keys {
         Ok(SocketAddr::new(ip, self.or(port_key, port)?))
     }
 
+    fn external_master(&mut self) -> Result<Option<String>> {
+        let Some(address): Option<String> = self.optional("gantryExternalMaster")? else { return Ok(None) };
+        let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+        if !matches!(port, Some(Ok(1..))) {
+            bail!("gantryExternalMaster={address}: expected host:port");
+        }
+        Ok(Some(address))
+    }
+
     fn pressure(&mut self) -> Result<Option<pressure::Config>> {
         let on = self.or("haBackPressureEnable", false)?;
         let lag_bytes = self.or("haBackPressureLagBytes", 64 << 20)?;
@@ -261,7 +276,7 @@ impl Keys {
         ha.batch_bytes = self.or("haTransferBatchSize", ha.batch_bytes)?;
         ha.cold_lag_bytes = self.or("gantryHaColdLagBytes", ha.cold_lag_bytes)?;
         let rate: u64 = self.or("maxHaTransferByteInSecond", 100 << 20)?;
-        ha.cold_bytes_per_s = self.or("haFlowControlEnable", true)?.then_some(rate);
+        ha.cold_rate = ColdRate::new(self.or("haFlowControlEnable", true)?.then_some(rate));
         if rate == 0 {
             bail!(
                 "maxHaTransferByteInSecond=0: no slave could ever catch up; haFlowControlEnable=false lifts the limit"

@@ -26,7 +26,7 @@ use gantry_replication::master::{self, Refusal, SlaveStanding};
 use gantry_replication::wire::{CutTail, DATA_PLANE_MS, Report};
 use gantry_replication::{Election, Epoch, GroupRecord, Member, Millis, StoreId, pressure, wire};
 use gantry_store::{Appender, PhysicalOffset, Store, Watermarks};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
@@ -62,7 +62,7 @@ pub struct Limits {
     pub sync_flush_timeout_ms: Millis,
     /// Lag as back-pressure in `Async` mode, if it is on: `haBackPressureEnable`, `haBackPressureLagBytes`.
     pub pressure: Option<pressure::Config>,
-    /// When sends that wait are refused.
+    /// When sends that wait are refused, at the start; see [`Core::set_flow`].
     pub flow: FlowLimits,
     /// What is kept of tails that were cut.
     pub divergent: DivergentLimits,
@@ -108,6 +108,9 @@ pub struct Core {
     pub(crate) upstream: Upstream,
     master_config: master::Config,
     limits: Limits,
+    flow: RwLock<FlowLimits>,
+    /// Which settings apply, see [`wire::Report::settings`].
+    settings: Mutex<Option<u64>>,
     divergent: Divergent,
     queue: jobs::Queue,
     writing: Writing,
@@ -163,6 +166,8 @@ impl Core {
             upstream: Upstream::default(),
             master_config,
             limits,
+            flow: RwLock::new(limits.flow),
+            settings: Mutex::new(None),
             queue: jobs::Queue::new(limits.max_queued_sends),
             writing: Writing::default(),
             motion: Motion::new(clock.now_ms()),
@@ -218,6 +223,11 @@ impl Core {
         self.moved.subscribe()
     }
 
+    /// These settings apply from now on: the number goes into the next report.
+    pub fn settings_apply(&self, digest: u64) {
+        *self.settings.lock() = Some(digest);
+    }
+
     /// How this replica is.
     pub fn report(&self) -> Report {
         let now = self.clock.now_ms();
@@ -250,6 +260,7 @@ impl Core {
             intact: state.replica.is_intact(),
             degraded,
             last_cut: state.last_cut.clone(),
+            settings: *self.settings.lock(),
         }
     }
 

@@ -23,7 +23,30 @@ pub use serve::HaServer;
 pub(crate) use status::View;
 pub use tls::{Tls, TlsFiles};
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+/// How many bytes each second a slave that is catching up gets at most. Its copies are one: what is set counts for all of them at once.
+#[derive(Clone, Debug)]
+pub struct ColdRate(Arc<AtomicU64>);
+
+impl ColdRate {
+    /// None: as fast as it goes.
+    pub fn new(bytes_per_s: Option<u64>) -> Self {
+        Self(Arc::new(AtomicU64::new(bytes_per_s.unwrap_or(u64::MAX))))
+    }
+
+    /// As it is now.
+    pub fn get(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|rate| *rate != u64::MAX)
+    }
+
+    /// From now on.
+    pub fn set(&self, bytes_per_s: Option<u64>) {
+        self.0.store(bytes_per_s.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
 
 /// What both sides must know.
 #[derive(Clone, Debug)]
@@ -42,8 +65,8 @@ pub struct HaConfig {
     pub batch_bytes: usize,
     /// A slave further behind than this is catching up: it is sent what is read from the files, past the page cache…
     pub cold_lag_bytes: u64,
-    /// …at this many bytes each second at most; none: as fast as it goes.
-    pub cold_bytes_per_s: Option<u64>,
+    /// …at this rate at most.
+    pub cold_rate: ColdRate,
     /// `gantryClassicHa`: serve Apache's slaves over RocketMQ's own HA protocol, which has no authentication.
     pub classic: bool,
     /// No elector says which epoch it is: a slave takes its master's word for it.
@@ -63,7 +86,7 @@ impl HaConfig {
             master_silence: Duration::from_secs(20),
             batch_bytes: 256 << 10,
             cold_lag_bytes: 64 << 20,
-            cold_bytes_per_s: Some(100 << 20),
+            cold_rate: ColdRate::new(Some(100 << 20)),
             classic: false,
             undirected: false,
             tls: None,

@@ -11,6 +11,7 @@ mod fatal;
 pub mod ha;
 pub mod hand_over;
 mod heartbeat;
+pub mod live_settings;
 mod meter;
 pub mod nameserver;
 pub mod observe;

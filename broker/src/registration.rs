@@ -45,6 +45,8 @@ pub struct Registrant {
     pub advertised_master: Option<String>,
     /// Its address for slaves.
     pub ha_address: String,
+    /// Where clients outside the cluster reach the master, if they do; it may change.
+    pub external_master: watch::Receiver<Option<String>>,
 }
 
 /// The master of this broker's name, as a name server tells its slaves.
@@ -83,10 +85,12 @@ async fn keep(
 ) {
     let client = Client::new(name_server.to_string(), Limits::default(), None);
     let (mut standing, mut topics) = (core.watch_standing(), services.topics_changed());
+    let mut external = registrant.external_master.clone();
     let mut failing = false;
     loop {
         let now = standing.borrow_and_update().clone();
         topics.borrow_and_update();
+        external.borrow_and_update();
         let registered = match &now {
             Standing::Fenced => Ok(None),
             Standing::Slave { .. } => register(&client, &registrant, None, &services).await,
@@ -110,6 +114,8 @@ async fn keep(
             () = lost(&client), if !failing => sleep(RETRY).await,
             changed = standing.changed() => if changed.is_err() { return },
             changed = topics.changed() => if changed.is_err() { return },
+            // With nobody to change it, it stays.
+            Ok(()) = external.changed() => {}
         }
     }
 }
@@ -129,6 +135,7 @@ async fn register(
     master_of: Option<u64>,
     services: &Services,
 ) -> Result<Option<NamedMaster>> {
+    let external = registrant.external_master.borrow().clone();
     let stable = registrant.advertised_master.as_deref().filter(|_| master_of.is_some());
     let header = RegisterBroker {
         broker_name: &registrant.name,
@@ -143,7 +150,7 @@ async fn register(
         zone_name: None,
         gantry_epoch: master_of.filter(|_| stable.is_some()).map(|epoch| epoch as i64),
         gantry_replica: Some(&registrant.replica),
-        gantry_external_master: None,
+        gantry_external_master: external.as_deref().filter(|_| master_of.is_some()),
     };
     let body = RegisterBrokerBody {
         topic_config_serialize_wrapper: services.topic_config_for_registration(),

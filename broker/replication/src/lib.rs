@@ -20,6 +20,7 @@ pub mod memory;
 pub mod pressure;
 pub mod promise;
 pub mod record;
+pub mod settings;
 pub mod types;
 pub mod wire;
 

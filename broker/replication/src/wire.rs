@@ -20,6 +20,9 @@ pub const ALTER_IN_SYNC: i32 = 20_003;
 pub const DIRECTIVE: i32 = 20_011;
 /// Elector → broker: no body, answered by a fresh [`Report`].
 pub const PROBE: i32 = 20_012;
+/// Elector → broker: [`Settings`](crate::settings::Settings), answered by a fresh [`Report`] once they apply, or by an error that says
+/// why none of them does.
+pub const CONFIGURE: i32 = 20_013;
 
 /// How often a broker reports when nothing changes.
 pub const REPORT_INTERVAL_MS: u64 = 250;
@@ -100,6 +103,9 @@ pub struct Report {
     /// The last tail that this replica cut from its log since its process began.
     #[serde(default)]
     pub last_cut: Option<CutTail>,
+    /// Which settings apply, see [`Settings::digest`](crate::settings::Settings::digest); none: it can't change any while it runs.
+    #[serde(default)]
+    pub settings: Option<u64>,
 }
 
 /// A tail that a replica cut from its log to follow its master.

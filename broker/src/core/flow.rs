@@ -155,9 +155,19 @@ impl Writing {
 }
 
 impl Core {
+    /// When sends that wait are refused, as it is now.
+    pub(super) fn flow(&self) -> FlowLimits {
+        *self.flow.read()
+    }
+
+    /// Goes by other limits from now on.
+    pub fn set_flow(&self, limits: FlowLimits) {
+        *self.flow.write() = limits;
+    }
+
     /// Refuses those who have waited too long; to be called about each 50 ms.
     pub(super) fn shed(&self) {
-        let flow = self.limits.flow;
+        let flow = self.flow();
         if !flow.fast_failure {
             return;
         }
@@ -174,7 +184,7 @@ impl Core {
 
     /// Refuses clients' sends at the door while the writer is stuck in a write; gives the others back.
     pub(super) fn reject_if_busy(&self, sends: Vec<Submission>) -> Vec<Submission> {
-        if !self.limits.flow.fast_failure || !self.is_page_cache_busy(self.clock.now_ms()) {
+        if !self.flow().fast_failure || !self.is_page_cache_busy(self.clock.now_ms()) {
             return sends;
         }
         let (own, clients) = sends.into_iter().partition(is_own);
@@ -214,7 +224,7 @@ impl Core {
     }
 
     fn is_page_cache_busy(&self, now: Millis) -> bool {
-        self.writing.lasts_ms(now) > self.limits.flow.page_cache_busy_ms
+        self.writing.lasts_ms(now) > self.flow().page_cache_busy_ms
     }
 }
 

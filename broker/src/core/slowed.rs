@@ -22,6 +22,11 @@ impl Slowed {
         Self { pressure, patience_ms, max_waiting, waiting: VecDeque::new() }
     }
 
+    /// Sends wait so long at most from now on.
+    pub(super) fn set_patience(&mut self, patience_ms: Millis) {
+        self.patience_ms = patience_ms;
+    }
+
     /// The log ends at `end`; the slowest in-sync slave's, if there is one, at `slowest`. Answers the rate, if producers are slowed.
     pub(super) fn observe(&mut self, end: u64, slowest: Option<u64>, now: Millis) -> Option<u64> {
         self.pressure.observe(end, slowest, now);

@@ -83,6 +83,7 @@ impl Writer {
     /// Looks at the slaves' lag, and lets in who has waited long enough for them.
     fn let_in_slowed(&mut self) {
         let Some(slowed) = &mut self.slowed else { return };
+        slowed.set_patience(self.core.flow().send_wait_ms);
         let now = self.core.clock.now_ms();
         let slowest = match &self.core.state.lock().role {
             Role::Master(role) => role.master.slowest_in_sync(),

@@ -131,16 +131,18 @@ struct CatchUp<'a> {
 
 impl<'a> CatchUp<'a> {
     fn new(sender: &'a Sender<'a>) -> Self {
-        let now = sender.core.clock.now_ms();
-        let bucket = sender.config.cold_bytes_per_s.map(|rate| Bucket::new(rate, rate / 10, now));
-        Self { sender, cold: Cold::new(sender.core.store.clone()), bucket }
+        Self { sender, cold: Cold::new(sender.core.store.clone()), bucket: None }
     }
 
     /// Waits until `bytes` more may be sent; the slave hears its master meanwhile.
     async fn keep_rate(&mut self, to: &mut Writing, bytes: u64, confirm: u64) -> Result<()> {
+        let (config, now) = (self.sender.config, self.sender.core.clock.now_ms());
+        let rate = config.cold_rate.get();
+        if self.bucket.as_ref().map(Bucket::rate) != rate {
+            self.bucket = rate.map(|rate| Bucket::new(rate, rate / 10, now));
+        }
         let Some(bucket) = &mut self.bucket else { return Ok(()) };
-        let config = self.sender.config;
-        let until = Instant::now() + Duration::from_millis(bucket.take(bytes, self.sender.core.clock.now_ms()));
+        let until = Instant::now() + Duration::from_millis(bucket.take(bytes, now));
         while Instant::now() < until {
             let heartbeat = Instant::now() + config.heartbeat;
             sleep_until(until.min(heartbeat)).await;

@@ -237,7 +237,7 @@ pub(super) fn log_refusal(connection: &Connection, code: i32, refusal: &Refusal)
     let (peer, name) = (connection.peer(), request::name(code).unwrap_or("unknown"));
     match refusal {
         Refusal::TopicNotExist(_) | Refusal::NotOutside(_) | Refusal::NoKvConfig { .. } => {
-            debug!(%peer, code, name, "{refusal}")
+            debug!(%peer, code, name, "{refusal}");
         }
         _ => warn!(%peer, code, name, "request refused: {refusal}"),
     }

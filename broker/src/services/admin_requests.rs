@@ -160,7 +160,7 @@ impl Services {
 
     /// GET_BROKER_CONFIG: what the services go by, as properties text.
     pub(super) fn broker_config(&self) -> Response {
-        let config = &self.config;
+        let (config, settings) = (&self.config, self.adjustable());
         let mut text = String::new();
         let mut line = |key: &str, value: &dyn std::fmt::Display| {
             // Writing to a string can't fail.
@@ -169,14 +169,14 @@ impl Services {
         line("brokerClusterName", &config.cluster_name);
         line("brokerName", &config.broker_name);
         line("autoCreateTopicEnable", &config.auto_create_topics);
-        line("autoCreateSubscriptionGroup", &config.auto_create_groups);
+        line("autoCreateSubscriptionGroup", &self.live.groups.auto_creates());
         line("defaultTopicQueueNums", &config.default_topic_queues);
-        line("brokerPermission", &config.permission);
+        line("brokerPermission", &settings.permission);
         line("maxMessageSize", &config.max_message_bytes);
         line("messageDelayLevel", &config.delay_levels);
-        line("longPollingEnable", &config.long_polling);
-        line("maxTransferCountOnMessageInMemory", &config.max_pull_messages);
-        line("maxTransferBytesOnMessageInMemory", &config.max_pull_bytes);
+        line("longPollingEnable", &settings.long_polling);
+        line("maxTransferCountOnMessageInMemory", &settings.max_pull_messages);
+        line("maxTransferBytesOnMessageInMemory", &settings.max_pull_bytes);
         if let Some(level) = gantry_logging::level() {
             line("logLevel", &level);
         }

@@ -71,6 +71,36 @@ pub struct ServicesConfig {
     pub base_ms: u64,
 }
 
+/// Of these, what may change while the broker runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Adjustable {
+    pub(super) permission: u8,
+    pub(super) long_polling: bool,
+    pub(super) short_polling_ms: u64,
+    pub(super) max_pull_messages: u32,
+    pub(super) max_pull_bytes: u32,
+    pub(super) max_old_pull_messages: u32,
+    pub(super) max_old_pull_bytes: u32,
+    pub(super) max_unique_query: u32,
+    pub(super) max_query: u32,
+}
+
+impl ServicesConfig {
+    pub(crate) fn adjustable(&self) -> Adjustable {
+        Adjustable {
+            permission: self.permission,
+            long_polling: self.long_polling,
+            short_polling_ms: self.short_polling_ms,
+            max_pull_messages: self.max_pull_messages,
+            max_pull_bytes: self.max_pull_bytes,
+            max_old_pull_messages: self.max_old_pull_messages,
+            max_old_pull_bytes: self.max_old_pull_bytes,
+            max_unique_query: self.max_unique_query,
+            max_query: self.max_query,
+        }
+    }
+}
+
 impl Default for ServicesConfig {
     fn default() -> Self {
         Self {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A group's settings, in RocketMQ's JSON shape (`SubscriptionGroupConfig`). What Gantry doesn't know is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,7 +73,7 @@ const SYSTEM_PREFIX: &str = "CID_RMQ_SYS_";
 
 /// All groups this broker knows.
 pub struct Groups {
-    auto_create: bool,
+    auto_create: AtomicBool,
     inner: RwLock<Inner>,
 }
 
@@ -87,7 +88,17 @@ struct Inner {
 impl Groups {
     /// A table that makes unknown groups by itself if `auto_create`.
     pub fn new(auto_create: bool) -> Self {
-        Self { auto_create, inner: RwLock::default() }
+        Self { auto_create: auto_create.into(), inner: RwLock::default() }
+    }
+
+    /// Whether unknown groups are made from now on.
+    pub fn set_auto_create(&self, auto_create: bool) {
+        self.auto_create.store(auto_create, Ordering::Relaxed);
+    }
+
+    /// Whether unknown groups are made.
+    pub fn auto_creates(&self) -> bool {
+        self.auto_create.load(Ordering::Relaxed)
     }
 
     /// The group's settings.
@@ -101,7 +112,7 @@ impl Groups {
             return Ok((config, false));
         }
         names::check_group(group)?;
-        if !(self.auto_create || group.starts_with(SYSTEM_PREFIX) || BUILT_IN.contains(&group)) {
+        if !(self.auto_creates() || group.starts_with(SYSTEM_PREFIX) || BUILT_IN.contains(&group)) {
             return Err(Refusal::new(
                 response::SUBSCRIPTION_GROUP_NOT_EXIST,
                 format!("subscription group [{group}] does not exist; create it, or set autoCreateSubscriptionGroup"),

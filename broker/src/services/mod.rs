@@ -54,6 +54,7 @@ pub use send_reply::SendReply;
 
 use bases::Bases;
 use clients::Clients;
+use config::Adjustable;
 use config_files::ConfigFiles;
 use delay_levels::DelayLevels;
 use gantry_remoting::body::topic_config::TopicConfigs;
@@ -65,7 +66,7 @@ use lock::QueueLocks;
 use long_polling::WaitingRoom;
 use metadata::Metadata;
 use off_thread::Disk;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -77,7 +78,9 @@ use traffic::{Deliveries, Outgoing};
 /// The services of one broker.
 pub struct Services {
     me: Weak<Services>,
+    /// As it was at the start; what of it may change is in `adjustable`.
     config: ServicesConfig,
+    adjustable: RwLock<Adjustable>,
     store: Store,
     log: Arc<dyn Log>,
     role: Arc<dyn Role>,
@@ -166,6 +169,7 @@ impl Services {
             runtime: Handle::current(),
             upkeep: Mutex::new(JoinSet::new()),
             started_ms: now_ms(),
+            adjustable: RwLock::new(config.adjustable()),
             config,
         });
         services.start_upkeep();
@@ -256,7 +260,17 @@ impl Services {
 
     /// `brokerPermission`.
     pub fn permission(&self) -> u8 {
-        self.config.permission
+        self.adjustable().permission
+    }
+
+    /// Goes by these settings from now on, as far as they may change while it runs.
+    pub fn adjust(&self, config: &ServicesConfig) {
+        *self.adjustable.write() = config.adjustable();
+        self.live.groups.set_auto_create(config.auto_create_groups);
+    }
+
+    fn adjustable(&self) -> Adjustable {
+        *self.adjustable.read()
     }
 
     /// Pulls that wait for messages.

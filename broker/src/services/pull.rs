@@ -166,7 +166,7 @@ impl Services {
     }
 
     fn check_pull(&self, header: &PullMessage<'_>) -> Result<Checked, Refusal> {
-        if i32::from(self.config.permission) & perm::READ == 0 {
+        if i32::from(self.permission()) & perm::READ == 0 {
             return Err(Refusal::new(response::NO_PERMISSION, "this broker's brokerPermission forbids pulling"));
         }
         let group = self.group(header.consumer_group)?;
@@ -181,7 +181,9 @@ impl Services {
             self.live.offsets.commit(&topic.name, header.consumer_group, queue, header.commit_offset);
         }
         let max_bytes = header.max_msg_bytes.filter(|bytes| *bytes > 0).map_or(u32::MAX, |bytes| bytes as u32);
-        let max_count = header.max_msg_nums.clamp(1, self.config.max_pull_messages as i32);
+        let settings = self.adjustable();
+        let max_count =
+            header.max_msg_nums.clamp(1, i32::try_from(settings.max_pull_messages).unwrap_or(i32::MAX).max(1));
         Ok(Checked {
             topic_sys_flag: topic.config.topic_sys_flag,
             group_sys_flag: group.group_sys_flag,
@@ -192,11 +194,11 @@ impl Services {
             from: QueueOffset(u64::try_from(header.queue_offset).unwrap_or(0)),
             limits: ReadLimits {
                 max_count: max_count as usize,
-                max_bytes: max_bytes.min(self.config.max_pull_bytes) as usize,
+                max_bytes: max_bytes.min(settings.max_pull_bytes) as usize,
                 old: Some(OldLimits {
                     behind_bytes: self.config.in_memory_bytes,
-                    max_count: self.config.max_old_pull_messages as usize,
-                    max_bytes: self.config.max_old_pull_bytes as usize,
+                    max_count: settings.max_old_pull_messages as usize,
+                    max_bytes: settings.max_old_pull_bytes as usize,
                 }),
             },
             filter,
@@ -231,7 +233,8 @@ impl Services {
             return None;
         }
         let asked = u64::try_from(header.suspend_timeout_ms).unwrap_or(0);
-        let ms = if self.config.long_polling { asked } else { self.config.short_polling_ms };
+        let settings = self.adjustable();
+        let ms = if settings.long_polling { asked } else { settings.short_polling_ms };
         Some(Instant::now() + Duration::from_millis(ms).min(MAX_SUSPEND))
     }
 }

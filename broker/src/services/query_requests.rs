@@ -17,11 +17,12 @@ impl Services {
             let text = "messages can't be queried by tag here, only by key (K) and unique key (U)";
             return Err(Refusal::new(response::REQUEST_CODE_NOT_SUPPORTED, text));
         }
-        let asked = if unique { self.config.max_unique_query } else { u32::try_from(header.max_num).unwrap_or(0) };
+        let settings = self.adjustable();
+        let asked = if unique { settings.max_unique_query } else { u32::try_from(header.max_num).unwrap_or(0) };
         let query = Query {
             topic: header.topic,
             key: header.key,
-            max_count: asked.min(self.config.max_query) as usize,
+            max_count: asked.min(settings.max_query) as usize,
             begin_ms: header.begin_timestamp,
             end_ms: header.end_timestamp,
         };

@@ -120,7 +120,7 @@ impl Services {
 
     /// May this producer send there? Creates the topic if that's allowed, and picks the queue.
     fn check(&self, header: &SendMessage<'_>, client_version: i32, sends: &mut Sends) -> Result<Checked, Refusal> {
-        if i32::from(self.config.permission) & super::topics::perm::WRITE == 0 {
+        if i32::from(self.permission()) & super::topics::perm::WRITE == 0 {
             return Err(Refusal::new(response::NO_PERMISSION, "this broker's brokerPermission forbids sending"));
         }
         let mut topic = self.topic_to_send(header, sends)?;

@@ -19,12 +19,13 @@ mod cleaner;
 mod disk;
 mod queues;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 pub(crate) use self::cleaner::{round, run};
 pub(crate) use self::queues::clean_queues;
@@ -59,6 +60,21 @@ pub struct Retention {
     pub hanging_told_every: Duration,
     /// Whose hours `delete_when` means.
     pub zone: TimeZone,
+}
+
+impl Retention {
+    /// Why it can't be kept so, if it can't.
+    pub(crate) fn flaw(&self) -> Option<String> {
+        let Self { max_used_percent, forcibly_percent, warning_percent, files_a_round, .. } = *self;
+        if [max_used_percent, forcibly_percent, warning_percent].iter().any(|percent| !(1..=100).contains(percent)) {
+            return Some(format!(
+                "diskMaxUsedSpaceRatio={max_used_percent}, diskSpaceCleanForciblyRatio={forcibly_percent}, \
+                 diskSpaceWarningLevelRatio={warning_percent}: each must be 1 to 100"
+            ));
+        }
+        let none = files_a_round == 0 || self.quota_bytes == Some(0);
+        none.then(|| "deleteFileBatchMax and gantryStoreQuotaBytes must be at least 1".to_owned())
+    }
 }
 
 impl Default for Retention {
@@ -132,6 +148,8 @@ pub struct Disk {
 
 /// What the cleaner, its callers and the rest of the store share.
 pub(crate) struct State {
+    /// See [`crate::Store::set_retention`].
+    rules: RwLock<Arc<Retention>>,
     /// See [`crate::Store::release`].
     released: AtomicU64,
     /// See [`crate::Store::hold_for_replicas`]; `u64::MAX`: nothing is held.
@@ -154,7 +172,7 @@ pub(crate) struct State {
 #[derive(Default)]
 pub(crate) struct Doomed {
     /// To be unlinked, oldest first.
-    named: std::collections::VecDeque<std::sync::Arc<Segment>>,
+    named: std::collections::VecDeque<Arc<Segment>>,
     /// Unlinked, and still read by somebody.
     hanging: Vec<cleaner::Hanging>,
 }
@@ -165,8 +183,9 @@ const MANUAL_ROUNDS: u64 = 20;
 
 impl State {
     /// Nothing is released below `oldest`.
-    pub(crate) fn new(oldest: u64) -> Self {
+    pub(crate) fn new(oldest: u64, rules: Retention) -> Self {
         Self {
+            rules: RwLock::new(Arc::new(rules)),
             released: AtomicU64::new(oldest),
             replicas: AtomicU64::new(u64::MAX),
             log_percent: AtomicU16::new(UNKNOWN),
@@ -178,6 +197,15 @@ impl State {
             manual_rounds: AtomicU64::new(0),
             deleting: Mutex::default(),
         }
+    }
+
+    /// What is kept, as it is now.
+    pub(crate) fn rules(&self) -> Arc<Retention> {
+        Arc::clone(&self.rules.read())
+    }
+
+    pub(crate) fn set_rules(&self, rules: Retention) {
+        *self.rules.write() = Arc::new(rules);
     }
 
     pub(crate) fn disk(&self) -> Disk {

@@ -19,8 +19,8 @@ pub use self::open::{open, open_by_hand, open_on};
 use crate::queues::Queue;
 use crate::shared::Shared;
 use crate::{
-    Boundary, Disk, Flushes, PhysicalOffset, Query, QueryResult, QueueInfo, QueueNumber, QueueOffset, QueueRange,
-    ReadError, ReadLimits, ReadLog, ReadQueue, StoreFailure, queue_numbers, retention,
+    Boundary, Disk, Flushes, OpenError, PhysicalOffset, Query, QueryResult, QueueInfo, QueueNumber, QueueOffset,
+    QueueRange, ReadError, ReadLimits, ReadLog, ReadQueue, Retention, StoreFailure, queue_numbers, retention,
 };
 
 /// How far the log is, at one moment. `flushed ≤ written`, and `dispatched ≤ confirmed ≤ written`.
@@ -78,6 +78,17 @@ impl Store {
     /// How full the disk is, as of the last look.
     pub fn disk(&self) -> Disk {
         self.shared().retention.disk()
+    }
+
+    /// Keeps messages by other rules from now on; or says what is wrong with them. The hours stay of the time zone that they were of.
+    pub fn set_retention(&self, rules: &Retention) -> Result<(), OpenError> {
+        if let Some(why) = rules.flaw() {
+            return Err(OpenError::Config(why));
+        }
+        let zone = self.shared().retention.rules().zone.clone();
+        self.shared().retention.set_rules(Retention { zone, ..rules.clone() });
+        self.shared().cleaner.wake();
+        Ok(())
     }
 
     /// Retention may delete what lies below `offset`: what else it says (the owner's metadata) is safe elsewhere. Nothing is

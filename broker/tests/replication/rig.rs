@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use gantry_broker::clock::Clock;
 use gantry_broker::core::{Core, DivergentLimits, FlowLimits, Job, Limits};
-use gantry_broker::ha::{Follower, HaConfig, HaServer, Metadata, Tls};
+use gantry_broker::ha::{ColdRate, Follower, HaConfig, HaServer, Metadata, Tls};
 use gantry_broker::replica::ReplicaState;
 use gantry_broker::services::{Done, Log, SendFailure, Submission, Wait};
 use gantry_replication::master::{Config, Durability, Mode};
@@ -93,7 +93,7 @@ impl Node {
             heartbeat: Duration::from_millis(50),
             batch_bytes: 64 << 10,
             cold_lag_bytes: 512 << 10,
-            cold_bytes_per_s: Some(64 << 20),
+            cold_rate: ColdRate::new(Some(64 << 20)),
             tls,
             ..HaConfig::new("g", "token")
         };

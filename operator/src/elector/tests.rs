@@ -125,6 +125,7 @@ pub(crate) fn hello(ordinal: u64) -> Hello {
             intact: true,
             degraded: false,
             last_cut: None,
+            settings: None,
         },
     }
 }

@@ -98,6 +98,7 @@ fn hello(conf: &BTreeMap<&str, &str>, address: String) -> Hello {
             intact: true,
             degraded: false,
             last_cut: None,
+            settings: None,
         },
     }
 }

@@ -42,6 +42,7 @@ fn hello(n: u64) -> Hello {
         intact: true,
         degraded: false,
         last_cut: None,
+        settings: None,
     };
     Hello {
         group: "g".into(),

@@ -227,6 +227,7 @@ impl Process {
             intact: self.integrity.is_intact(),
             degraded: false,
             last_cut: None,
+            settings: None,
         }
     }
 

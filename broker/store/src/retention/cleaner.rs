@@ -47,7 +47,7 @@ pub(crate) fn run(shared: &Shared) {
 
 /// Until the next look, or until somebody asks for one. A full disk asks with each refused message.
 fn pause(shared: &Shared) {
-    let interval = shared.config.retention.check_interval;
+    let interval = shared.retention.rules().check_interval;
     let state = &shared.retention;
     let pressed = state.full.load(Ordering::Relaxed) || state.no_space.load(Ordering::Relaxed);
     thread::park_timeout(if pressed { interval.min(FULL_CHECK_INTERVAL) } else { interval });
@@ -58,7 +58,7 @@ fn pause(shared: &Shared) {
 
 /// One look, and what follows from it.
 pub(crate) fn round(shared: &Shared) {
-    let retention = &shared.config.retention;
+    let retention = &*shared.retention.rules();
     let mut doomed = shared.retention.deleting.lock();
     let mut deleted = unlink_all(shared, &mut doomed);
     doomed.release(shared);
@@ -190,7 +190,7 @@ fn unlink_all(shared: &Shared, doomed: &mut Doomed) -> usize {
         && let Some(segment) = doomed.named.pop_front()
     {
         if count > 0 {
-            thread::park_timeout(shared.config.retention.delete_interval);
+            thread::park_timeout(shared.retention.rules().delete_interval);
         }
         if let Err(error) = unlink(shared, &segment) {
             tracing::error!(%error, path = %segment.path.display(), "can't delete a segment; tried again");
@@ -232,7 +232,7 @@ impl Doomed {
 
     /// Lets go of those that nobody reads any more: the system frees their space.
     fn release(&mut self, shared: &Shared) {
-        let retention = &shared.config.retention;
+        let retention = shared.retention.rules();
         self.hanging.retain(|hanging| !Segment::is_unused(&hanging.segment));
         for Hanging { segment, since, told } in &mut self.hanging {
             let again = told.is_none_or(|told| told.elapsed() >= retention.hanging_told_every);

@@ -24,7 +24,7 @@ pub(super) enum Pressure {
 /// Looks, and remembers it for those who ask.
 pub(super) fn look(shared: &Shared) -> Pressure {
     let state = &shared.retention;
-    let retention = &shared.config.retention;
+    let retention = state.rules();
     let log_space = space(shared, &shared.config.log_directory());
     let own = store_bytes(shared);
     let hanging = state.hanging_bytes.load(Ordering::Relaxed);
@@ -68,7 +68,7 @@ fn tell(shared: &Shared, full: bool, used: Option<u16>) {
     }
     let (used, path) = (used.unwrap_or(UNKNOWN), shared.root().display());
     if full {
-        let limit = shared.config.retention.warning_percent;
+        let limit = shared.retention.rules().warning_percent;
         tracing::error!(%path, "the disk is {used} % full, above diskSpaceWarningLevelRatio={limit}: messages are refused");
     } else {
         tracing::info!(%path, "the disk is {used} % full: messages are taken again");

@@ -124,17 +124,7 @@ fn check(config: &Config) -> Result<(), OpenError> {
 }
 
 fn check_retention(retention: &Retention) -> Result<(), OpenError> {
-    let Retention { max_used_percent, forcibly_percent, warning_percent, files_a_round, .. } = *retention;
-    if [max_used_percent, forcibly_percent, warning_percent].iter().any(|percent| !(1..=100).contains(percent)) {
-        return Err(OpenError::Config(format!(
-            "diskMaxUsedSpaceRatio={max_used_percent}, diskSpaceCleanForciblyRatio={forcibly_percent}, \
-             diskSpaceWarningLevelRatio={warning_percent}: each must be 1 to 100"
-        )));
-    }
-    if files_a_round == 0 || retention.quota_bytes == Some(0) {
-        return Err(OpenError::Config("deleteFileBatchMax and gantryStoreQuotaBytes must be at least 1".to_owned()));
-    }
-    Ok(())
+    retention.flaw().map_or(Ok(()), |why| Err(OpenError::Config(why)))
 }
 
 fn make_directories(fs: &dyn Fs, config: &Config) -> Result<(), OpenError> {
@@ -167,7 +157,7 @@ fn assemble(
         next_queue_sync: Instant::now(),
         written: recovered.checkpoint,
     };
-    let oldest = log.oldest();
+    let retention = retention::State::new(log.oldest(), config.retention.clone());
     let shared = Arc::new(Shared {
         allocator: Allocator::new(Arc::clone(&fs), &config),
         config,
@@ -182,7 +172,7 @@ fn assemble(
         dispatching: Mutex::new(()),
         checkpointing: Mutex::new(checkpointing),
         checkpointed: AtomicU64::new(recovered.checkpoint.dispatched),
-        retention: retention::State::new(oldest),
+        retention,
         dispatched_timestamp_ms: AtomicI64::new(recovered.checkpoint.timestamp_ms),
         flushes: crate::Flushes::default(),
         flusher: Wake::default(),

@@ -131,6 +131,23 @@ fn expired_segments_go_at_their_hour_and_queues_follow() {
 }
 
 #[test]
+fn other_rules_hold_from_the_next_look_on_and_bad_ones_change_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut kept = kept(directory.path(), a_day());
+    kept.put(20);
+    kept.release();
+    kept.pass(HOUR_MS + 1);
+    let bad = Retention { warning_percent: 101, reserved: Duration::ZERO, ..a_day() };
+    let said = kept.opened.store.set_retention(&bad).unwrap_err().to_string();
+    assert!(said.contains("diskSpaceWarningLevelRatio=101"), "{said}");
+    kept.after_some_rounds();
+    assert_eq!(kept.oldest(), 0, "a day is kept");
+    let hour = Retention { reserved: Duration::from_hours(1), max_used_percent: 10, ..a_day() };
+    kept.opened.store.set_retention(&hour).unwrap();
+    wait_until("what is older than an hour goes from a disk that counts as fuller", || kept.oldest() > 0);
+}
+
+#[test]
 fn the_segment_that_is_written_to_stays_and_an_administrator_need_not_wait_for_the_hour() {
     let directory = tempfile::tempdir().unwrap();
     let mut kept = kept(directory.path(), a_day());
