@@ -6,6 +6,7 @@
 //!
 //! Deliberately absent: any decision. What the elector wants is done, what happened is told to it.
 
+mod configure;
 mod controller;
 mod group;
 mod sessions;
@@ -20,7 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_remoting::{Handler, Limits, Server};
-use gantry_replication::elector::{Notice, SwitchoverDone};
+use gantry_replication::elector::{Facts, Notice, SwitchoverDone};
+use gantry_replication::settings::Settings;
 use gantry_replication::wire::{Hello, Report};
 use gantry_replication::{Epoch, GroupRecord};
 use parking_lot::RwLock;
@@ -28,6 +30,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::platform::RecordStore;
+pub use configure::Configured;
 use group::Input;
 use sessions::Sessions;
 
@@ -74,6 +77,8 @@ pub struct ReplicaView {
     pub hello: Hello,
     /// Lately.
     pub report: Report,
+    /// Whether it goes by the settings that are wanted.
+    pub configured: Configured,
 }
 
 /// The running elector of any number of groups. Dropped, it closes all sessions; brokers go on without it.
@@ -174,6 +179,16 @@ impl ElectorServer {
     /// may have come meanwhile.
     pub fn ended(&self, group: &str, replica: &str) {
         self.tell(group, Input::Ended { name: replica.to_owned() });
+    }
+
+    /// The platform says this of the group's replicas, from now on.
+    pub fn facts(&self, group: &str, facts: Facts) {
+        self.tell(group, Input::Facts(facts));
+    }
+
+    /// The group's brokers shall go by these settings, as soon as they are connected; [`ReplicaView::configured`] says whether they do.
+    pub fn configure(&self, group: &str, settings: Settings) {
+        self.tell(group, Input::Configure(settings));
     }
 
     /// A planned switchover; resolves when it is done, or with the reason why not.

@@ -40,6 +40,7 @@ pub const IDENTITY_KEYS: &[&str] = &[
     "gantryElectors",
     "gantryToken",
     "gantryAdvertisedMaster",
+    "gantryExternalMaster",
     "replicationMode",
     "minInSyncReplicas",
     "onShortage",
@@ -132,14 +133,19 @@ pub struct BrokerGroupSpec {
     #[serde(default)]
     pub placement: Placement,
 
+    /// An address for clients outside the cluster, which name servers tell them at their port for those. Local groups ignore it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_access: Option<ExternalAccess>,
+
     /// Further broker keys (`broker.conf`), written last so that they win. Keys that give a replica its identity, its
-    /// addresses, or its part in replication are refused.
+    /// addresses, or its part in replication are refused. What a broker can change while it runs applies at once, see the condition
+    /// `Configured`; for any other key the replicas are started again, one by one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 256))]
     #[x_kube(
         validation = Rule::new("self.all(k, k.matches('^[A-Za-z][A-Za-z0-9._-]{0,126}$'))")
             .message("spec.config: a key is a letter followed by letters, digits, '.', '_' or '-', at most 127 characters"),
-        validation = Rule::new("self.all(k, !(k in ['brokerClusterName', 'brokerName', 'brokerId', 'brokerRole', 'brokerIP1', 'brokerIP2', 'listenPort', 'haListenPort', 'metricsPromExporterPort', 'namesrvAddr', 'storePathRootDir', 'storePathCommitLog', 'flushDiskType', 'gantryReplica', 'gantryPriority', 'gantryElectors', 'gantryToken', 'gantryAdvertisedMaster', 'replicationMode', 'minInSyncReplicas', 'onShortage']))")
+        validation = Rule::new("self.all(k, !(k in ['brokerClusterName', 'brokerName', 'brokerId', 'brokerRole', 'brokerIP1', 'brokerIP2', 'listenPort', 'haListenPort', 'metricsPromExporterPort', 'namesrvAddr', 'storePathRootDir', 'storePathCommitLog', 'flushDiskType', 'gantryReplica', 'gantryPriority', 'gantryElectors', 'gantryToken', 'gantryAdvertisedMaster', 'gantryExternalMaster', 'replicationMode', 'minInSyncReplicas', 'onShortage']))")
             .message("spec.config must not set what the operator sets: identity, addresses, store path, flush or replication of a broker")
     )]
     pub config: BTreeMap<String, String>,
@@ -192,6 +198,38 @@ pub enum FlushMode {
     Async,
     /// On disk.
     Sync,
+}
+
+/// How clients outside the cluster reach the group's master.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalAccess {
+    /// How the master's Service is opened to the outside.
+    #[serde(rename = "type")]
+    pub type_: ExternalType,
+
+    /// Annotations of that Service, for whoever provides load balancers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+
+    /// The name or address that clients outside are told, in place of the load balancer's or a node's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253), regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$"))]
+    pub host: Option<String>,
+
+    /// From where clients may come by a load balancer, as `192.0.2.0/24`; from everywhere where empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub source_ranges: Vec<String>,
+}
+
+/// How a Service is opened to the outside.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExternalType {
+    /// By a load balancer of the cluster's provider.
+    LoadBalancer,
+    /// By a port of every node.
+    NodePort,
 }
 
 /// The volume of each replica.

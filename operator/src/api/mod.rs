@@ -6,8 +6,8 @@ mod manifest;
 mod status;
 
 pub use broker_group::{
-    BrokerGroup, BrokerGroupSpec, FlushMode, IDENTITY_KEYS, MAX_GROUP_NAME_CHARS, MAX_REPLICAS, OnShortage, Placement,
-    Replication, ReplicationMode, Spread, Storage, VolumeDeletionPolicy,
+    BrokerGroup, BrokerGroupSpec, ExternalAccess, ExternalType, FlushMode, IDENTITY_KEYS, MAX_GROUP_NAME_CHARS,
+    MAX_REPLICAS, OnShortage, Placement, Replication, ReplicationMode, Spread, Storage, VolumeDeletionPolicy,
 };
 pub use crd::{CRD_FILE, crd, crd_yaml};
 pub use manifest::{ManifestError, read_manifest, read_manifest_text};

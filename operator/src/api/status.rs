@@ -42,6 +42,10 @@ pub struct BrokerGroupStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failover: Option<LastFailover>,
 
+    /// Where clients outside the cluster are sent to: `host:port`; absent where they can't reach it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_address: Option<String>,
+
     /// `metadata.generation` that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
@@ -72,6 +76,9 @@ pub struct ReplicaStatus {
     /// `Master`, `Slave`, or what else it reports; absent where unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
+    /// The highest epoch that it has accepted; absent where unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
     /// Address of its client port; absent where unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,

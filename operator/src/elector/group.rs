@@ -7,9 +7,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use gantry_remoting::{Body, Command, Connection, InvokeError, Ticket, code::response};
-use gantry_replication::elector::{Action, Elector, Event, SessionId, SetOutcome, SwitchoverDone};
+use gantry_replication::elector::{Action, Elector, Event, Facts, SessionId, SetOutcome, SwitchoverDone};
 use gantry_replication::record::Recorded;
-use gantry_replication::wire::{AlterInSync, Altered, DIRECTIVE, Directive, Heard, Hello, PROBE, Report, Role};
+use gantry_replication::settings::Settings;
+use gantry_replication::wire::{
+    AlterInSync, Altered, CONFIGURE, DIRECTIVE, Directive, Heard, Hello, PROBE, Report, Role,
+};
 use gantry_replication::{Election, Epoch, GroupRecord, Millis, Version};
 use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -18,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, info, warn};
 
+use super::configure::Configuration;
 use super::{Group, Listener, ReplicaView, View};
 use crate::platform::RecordStore;
 
@@ -46,6 +50,9 @@ pub(super) enum Input {
     Alter { session: SessionId, wish: AlterInSync, ticket: Ticket },
     Switchover { to: String, answer: oneshot::Sender<Result<SwitchoverDone, String>> },
     ElectUnclean { to: String, epoch: Epoch, answer: oneshot::Sender<Result<SwitchoverDone, String>> },
+    Facts(Facts),
+    Configure(Settings),
+    Refused { session: SessionId, why: String },
     Read(Recorded),
     Set(SetOutcome),
 }
@@ -66,6 +73,7 @@ pub(super) fn spawn<S: RecordStore>(
         store: Arc::new(store),
         started: Instant::now(),
         connections: HashMap::new(),
+        configuration: Configuration::default(),
         wishes: HashMap::new(),
         switchovers: HashMap::new(),
         last_ticket: 0,
@@ -87,6 +95,7 @@ struct Task<S> {
     started: Instant,
     /// The replica and its connection, by session.
     connections: HashMap<SessionId, (String, Arc<Connection>)>,
+    configuration: Configuration,
     /// Wishes not answered yet, with the session that each came by.
     wishes: HashMap<u64, (SessionId, Ticket)>,
     switchovers: HashMap<u64, oneshot::Sender<Result<SwitchoverDone, String>>>,
@@ -111,6 +120,7 @@ impl<S: RecordStore> Task<S> {
                 },
                 _ = ticks.tick() => self.handle(Event::Tick).await,
             }
+            self.configure().await;
             self.view.send_replace(self.look());
         }
     }
@@ -129,6 +139,7 @@ impl<S: RecordStore> Task<S> {
             Input::Answered { session, report } => self.handle(Event::Answered { session, report }).await,
             Input::Left { session } => {
                 self.connections.remove(&session);
+                self.configuration.left(session);
                 self.wishes.retain(|_, (from, _)| *from != session);
                 self.handle(Event::Left { session }).await;
             }
@@ -154,6 +165,9 @@ impl<S: RecordStore> Task<S> {
                 self.switchovers.insert(ticket, answer);
                 self.handle(Event::ElectUnclean { to, epoch, ticket }).await;
             }
+            Input::Facts(facts) => self.handle(Event::Facts(facts)).await,
+            Input::Configure(settings) => self.configuration.want(settings),
+            Input::Refused { session, why } => self.configuration.refused(session, why, Instant::now()),
             Input::Read(recorded) => self.handle(Event::Read(recorded)).await,
             Input::Set(outcome) => self.handle(Event::Set(outcome)).await,
         }
@@ -290,6 +304,19 @@ impl<S: RecordStore> Task<S> {
         }
     }
 
+    /// Tells those brokers that go by other settings than they shall.
+    async fn configure(&mut self) {
+        let now = Instant::now();
+        let (elector, configuration) = (&self.elector, &mut self.configuration);
+        let orders = self.connections.iter().filter_map(|(session, (replica, _))| {
+            let (report, _) = elector.report(replica)?;
+            Some((*session, configuration.due(*session, report.settings, now)?))
+        });
+        for (session, order) in orders.collect::<Vec<_>>() {
+            self.ask(session, order).await;
+        }
+    }
+
     fn reply_heard(&self, ticket: Ticket) {
         reply(ticket, &Heard { record: self.elector.record().cloned() });
     }
@@ -297,7 +324,10 @@ impl<S: RecordStore> Task<S> {
     fn look(&self) -> View {
         let look_at = |name: &String| {
             let ((report, _), hello) = (self.elector.report(name)?, self.elector.hello(name)?);
-            Some((name.clone(), ReplicaView { hello: hello.clone(), report: report.clone() }))
+            let session =
+                self.connections.iter().find(|(_, (replica, _))| replica == name).map(|(session, _)| *session);
+            let configured = session.map(|session| self.configuration.of(session, report.settings)).unwrap_or_default();
+            Some((name.clone(), ReplicaView { hello: hello.clone(), report: report.clone(), configured }))
         };
         let replicas: BTreeMap<_, _> = self.replicas.iter().filter_map(look_at).collect();
         let record = self.elector.record().cloned();
@@ -324,6 +354,10 @@ fn answered(inputs: &UnboundedSender<Input>, session: SessionId, code: i32, answ
         Ok(answer) if answer.code == response::SUCCESS => serde_json::from_slice(&answer.body.to_bytes()),
         Ok(refusal) => {
             let why = refusal.remark.unwrap_or_default();
+            if code == CONFIGURE {
+                // The group's task may have been stopped meanwhile.
+                inputs.send(Input::Refused { session, why: why.clone() }).ok();
+            }
             return warn!(session, request_code = code, code = refusal.code, why, "a broker refused");
         }
         Err(error) => return debug!(session, request_code = code, %error, "no answer of a broker"),

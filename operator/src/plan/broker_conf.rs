@@ -20,6 +20,8 @@ pub struct Surroundings<'a> {
     pub metrics_port: u16,
     /// The group's stable master address, which masters register at the name servers.
     pub advertised_master: SocketAddr,
+    /// Where clients outside the cluster reach the group's master, if they do.
+    pub external_master: Option<&'a str>,
     /// The replica's store directory.
     pub store: &'a Path,
     /// The group's secret; none where it lies in a file of its own.
@@ -62,6 +64,7 @@ pub fn render(group: &GroupPlan, replica: &ReplicaPlan, surroundings: &Surroundi
         ("gantryPriority", Some(u8::from(group.preferred_master.as_ref() == Some(&replica.name)).to_string())),
         ("gantryElectors", Some(surroundings.electors.to_string())),
         ("gantryAdvertisedMaster", Some(surroundings.advertised_master.to_string())),
+        ("gantryExternalMaster", surroundings.external_master.map(str::to_owned)),
         ("gantryToken", surroundings.token.map(str::to_owned)),
     ];
     let mut text = "# Written by gantry-operator at each start: change the manifest, not this file.\n".to_owned();
@@ -107,6 +110,7 @@ mod tests {
             ports: (0, 0),
             metrics_port: 0,
             advertised_master: "127.0.0.1:10911".parse().unwrap(),
+            external_master: Some("mq.example.org:30911"),
             store: Path::new("/data/x y/store"),
             token: Some("secret"),
         };
@@ -135,11 +139,12 @@ mod tests {
             "gantryPriority=0",
             "gantryElectors=127.0.0.1:4001",
             "gantryAdvertisedMaster=127.0.0.1:10911",
+            "gantryExternalMaster=mq.example.org:30911",
             "gantryToken=secret",
             "maxMessageSize=1048576",
         ];
         assert_eq!(text.lines().skip(1).collect::<Vec<_>>(), expected);
-        let keys: Vec<_> = expected[..19].iter().map(|line| line.split('=').next().unwrap()).collect();
+        let keys: Vec<_> = expected[..20].iter().map(|line| line.split('=').next().unwrap()).collect();
         for key in keys {
             assert!(crate::api::IDENTITY_KEYS.contains(&key), "spec.config could override {key}");
         }

@@ -1,8 +1,11 @@
 //! What a group's status says of how it is.
 
+mod extras;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::{Step, VolumesStanding};
+use super::{Fencing, Step, VolumesStanding};
+pub use extras::Configured;
 
 /// What conditions are made from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +28,12 @@ pub struct Standing {
     pub current: u32,
     /// Pods that are ready.
     pub ready_pods: usize,
+    /// Replicas kept out by hand.
+    pub fencing: Fencing,
+    /// The replicas' settings.
+    pub configured: Configured,
+    /// The address for clients outside, or why there is none; none where nobody asks for one.
+    pub external: Option<Result<String, String>>,
     /// Why nobody is master or the record can't be written, in the elector's words.
     pub trouble: Option<String>,
     /// Nothing is planned, as somebody asked.
@@ -47,6 +56,7 @@ pub fn conditions(
         vec![available(standing), in_sync(standing), degraded(standing), ready(standing), progressing(standing, step)];
     let (whole, reason, message) = standing.volumes.fact();
     facts.push(("VolumesReady", whole, reason, message));
+    facts.extend(extras::extras(standing));
     // Rare orders of the day: there only while they are given.
     if standing.paused {
         let message = "nothing is planned while gantry.rs/paused is \"true\"; failover goes on".to_owned();
@@ -186,6 +196,7 @@ mod tests {
             "Ready=True AllReady",
             "Progressing=False Settled",
             "VolumesReady=True AsSpecified",
+            "Configured=True AllReplicas",
         ];
         assert_eq!(facts(&standing(), &Step::Settled), whole);
         let one_left = facts(&Standing { in_sync: 1, ready_pods: 1, ..standing() }, &Step::Wait("x".to_owned()));
@@ -196,6 +207,7 @@ mod tests {
             "Ready=False Degraded",
             "Progressing=True Waiting",
             "VolumesReady=True AsSpecified",
+            "Configured=True AllReplicas",
         ];
         assert_eq!(one_left, expected);
         let none = facts(&Standing { master: None, ..standing() }, &Step::Settled);

@@ -4,6 +4,8 @@
 //! field is found.
 
 mod conditions;
+mod external;
+mod fencing;
 mod network;
 mod pod;
 mod rollout;
@@ -17,7 +19,8 @@ use serde_json::{Map, Value, json};
 
 use super::GroupPlan;
 use crate::api::{BrokerGroup, BrokerGroupSpec};
-pub use conditions::{Standing, conditions};
+pub use conditions::{Configured, Standing, conditions};
+pub use fencing::{FENCED_ANNOTATION, Fencing};
 pub use network::{MasterAt, epoch_of, master_slice, slice_name};
 pub use rollout::{Observed, PodSeen, Step, Wanted, next_step};
 pub use storage::claim_name;
@@ -106,6 +109,8 @@ pub struct Blueprint {
     pub namespace: String,
     /// The `BrokerGroup`'s own, so that its objects go with it.
     pub uid: String,
+    /// Replicas kept out by hand.
+    pub fencing: Fencing,
     /// See [`Site`].
     pub site: Site,
 }
@@ -118,15 +123,16 @@ impl Blueprint {
             spec: group.spec.clone(),
             namespace: group.metadata.namespace.clone().unwrap_or_default(),
             uid: group.metadata.uid.clone().unwrap_or_default(),
+            fencing: Fencing::of(group),
             site: site.clone(),
         })
     }
 
     /// Everything but pods and volumes. The brokers' configuration names the master Service's address, which Kubernetes gives: without it there is
-    /// no configuration yet.
-    pub fn objects(&self, master_service_ip: Option<std::net::IpAddr>) -> Vec<Object> {
+    /// no configuration yet. It names the address for clients outside, too.
+    pub fn objects(&self, master_service_ip: Option<std::net::IpAddr>, external: Option<&str>) -> Vec<Object> {
         let mut objects = vec![self.master_service(), self.replicas_service()];
-        objects.extend(master_service_ip.map(|ip| self.config_map(ip)));
+        objects.extend(master_service_ip.map(|ip| self.config_map(ip, external)));
         objects.extend([self.disruption_budget(), self.network_policy()]);
         objects
     }

@@ -14,8 +14,13 @@ impl Blueprint {
     /// The group's stable master address. It has no selector: no selector can follow an election at once, the slice behind it is written
     /// by whoever knows the master.
     pub(super) fn master_service(&self) -> Object {
-        let spec = json!({"type": "ClusterIP", "ports": service_ports()});
-        self.object(Kind::Service, &self.master_service_name(), json!({"spec": spec}))
+        let (annotations, mut spec) = self.external_parts();
+        spec["ports"] = service_ports();
+        let mut service = self.object(Kind::Service, &self.master_service_name(), json!({"spec": spec}));
+        if !annotations.is_empty() {
+            service.body["metadata"]["annotations"] = json!(annotations);
+        }
+        service
     }
 
     /// The replicas by name. Their addresses are published before they are ready: they have to find each other for that.

@@ -24,6 +24,10 @@ pub struct PodSeen {
     pub ended: bool,
     /// Its node is cordoned: it will be drained.
     pub cordoned: bool,
+    /// Its replica is kept out by hand, and to stay as it is.
+    pub fenced: bool,
+    /// Where it runs.
+    pub node: Option<String>,
 }
 
 /// A group as it is seen.
@@ -116,6 +120,7 @@ pub fn next_step(wanted: Wanted<'_>, seen: &Observed) -> Step {
     }
     leaving_master(wanted, seen)
         .or_else(|| requested_switchover(wanted, seen))
+        .or_else(|| fenced_master(wanted, seen))
         .or_else(|| ended_pod(seen))
         .or_else(|| missing_pods(wanted, seen))
         .or_else(|| lost_volume(wanted, seen))
@@ -126,12 +131,12 @@ pub fn next_step(wanted: Wanted<'_>, seen: &Observed) -> Step {
         .unwrap_or(Step::Settled)
 }
 
-/// Those that may be master next: in sync, and not about to go.
+/// Those that may be master next: in sync, not about to go, and not kept out by hand.
 fn candidates<'a>(wanted: Wanted<'a>, seen: &'a Observed) -> impl Iterator<Item = (&'a String, &'a PodSeen)> {
     let others =
         seen.in_sync.keys().filter(move |name| Some(*name) != seen.master.as_ref() && wanted.replicas.contains(*name));
     let with_pods = others.filter_map(|name| seen.pods.get_key_value(name));
-    with_pods.filter(|(_, pod)| pod.ready && !pod.deleting && !pod.ended)
+    with_pods.filter(|(_, pod)| pod.ready && !pod.deleting && !pod.ended && !pod.fenced)
 }
 
 /// The one that should be master next, of those that stay: made from the newest spec if possible, preferred if possible, the one with the most then,
@@ -170,8 +175,16 @@ fn leaving_master(wanted: Wanted<'_>, seen: &Observed) -> Option<Step> {
     Some(Step::Switchover { to, why, urgent: pod.deleting })
 }
 
+/// It serves until somebody else does. While nobody can, the rest of the group is looked after all the same.
+fn fenced_master(wanted: Wanted<'_>, seen: &Observed) -> Option<Step> {
+    let master = seen.master.as_ref()?;
+    seen.pods.get(master).filter(|pod| pod.fenced)?;
+    let to = best_candidate(wanted, seen)?;
+    Some(Step::Switchover { to, why: "the master is fenced", urgent: false })
+}
+
 fn ended_pod(seen: &Observed) -> Option<Step> {
-    let (replica, pod) = seen.pods.iter().find(|(_, pod)| pod.ended && !pod.deleting)?;
+    let (replica, pod) = seen.pods.iter().find(|(_, pod)| pod.ended && !pod.deleting && !pod.fenced)?;
     Some(delete(replica, pod, "it has ended for good"))
 }
 
@@ -203,6 +216,9 @@ fn superfluous_pod(wanted: Wanted<'_>, seen: &Observed) -> Option<Step> {
             None => Step::Wait(format!("{master} is to be removed, but no other replica could be master")),
         });
     }
+    if pod.fenced {
+        return Some(Step::Wait(format!("{replica} is to be removed, but it is fenced")));
+    }
     let left = seen.in_sync.keys().filter(|name| wanted.replicas.contains(*name)).count();
     if left < wanted.min_in_sync {
         return Some(Step::Wait(format!("{replica} is to be removed when {} others are in sync", wanted.min_in_sync)));
@@ -216,6 +232,9 @@ fn stale_pod(wanted: Wanted<'_>, seen: &Observed) -> Option<Step> {
     let ours = || seen.pods.iter().filter(|(name, _)| wanted.replicas.contains(*name));
     let stale = || ours().filter(|(_, pod)| pod.hash != wanted.hash && !pod.deleting);
     stale().next()?;
+    if let Some((replica, _)) = ours().find(|(_, pod)| pod.fenced) {
+        return Some(Step::Wait(format!("the spec has changed; nothing is rolled while {replica} is fenced")));
+    }
     // What doesn't work anyway goes first: it may be the old spec that it doesn't work with.
     if let Some((replica, pod)) = stale().find(|(name, pod)| !works(name, pod) && !is_master(name) && !pod.ready) {
         return Some(delete(replica, pod, "the spec has changed, and it is not ready"));

@@ -225,3 +225,35 @@ fn the_preferred_replica_becomes_master_when_it_is_fit() {
     assert_eq!(step(&seen(|seen| pod(seen, "a-1").ready = false)), "settled");
     assert_eq!(step(&seen(|seen| seen.master = None)), "settled", "unknown is not another");
 }
+
+#[test]
+fn a_fenced_master_is_switched_away_from_and_a_fenced_replica_is_left_as_it_is() {
+    let fenced = |seen: &mut Observed, name: &str| pod(seen, name).fenced = true;
+    let all_fenced = |names: &[&str]| {
+        seen(|seen| {
+            for name in names {
+                fenced(seen, name);
+            }
+        })
+    };
+    assert_eq!(said(&step(&seen(|seen| fenced(seen, "a-0")))), "switchover a-1");
+    let both = all_fenced(&["a-0", "a-1"]);
+    assert_eq!(said(&step(&both)), "switchover a-2", "not to one that is fenced as well");
+    let all = all_fenced(&["a-0", "a-1", "a-2"]);
+    assert_eq!(step(&all), Step::Settled, "it serves on");
+    let ended = seen(|seen| {
+        fenced(seen, "a-1");
+        pod(seen, "a-1").ended = true;
+    });
+    assert_eq!(step(&ended), Step::Settled);
+    let stale = seen(|seen| {
+        fenced(seen, "a-1");
+        pod(seen, "a-1").ready = false;
+        seen.pods.values_mut().for_each(|pod| pod.hash = "old".to_owned());
+    });
+    assert_eq!(said(&step(&stale)), "wait: the spec has changed; nothing is rolled while a-1 is fenced");
+    let extra = seen(|seen| fenced(seen, "a-2"));
+    assert_eq!(said(&step_of(2, 1, None, &extra)), "wait: a-2 is to be removed, but it is fenced");
+    let preferred = seen(|seen| fenced(seen, "a-1"));
+    assert_eq!(said(&step_of(3, 2, Some("a-1"), &preferred)), "settled");
+}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use gantry_replication::settings::{LIVE_KEYS, Settings};
 use serde_json::json;
 
 use super::volumes::{ClaimSeen, bytes};
@@ -34,7 +35,7 @@ impl Blueprint {
     }
 
     /// Each replica's `broker.conf`, without what only its pod knows (its address) and what only a secret may hold (the token).
-    pub(super) fn config_map(&self, master_ip: IpAddr) -> Object {
+    pub(super) fn config_map(&self, master_ip: IpAddr, external: Option<&str>) -> Object {
         let store = Path::new(DATA_DIR).join("store");
         let surroundings = Surroundings {
             electors: &self.site.elector,
@@ -42,6 +43,7 @@ impl Blueprint {
             ports: (CLIENT_PORT, HA_PORT),
             metrics_port: HTTP_PORT,
             advertised_master: SocketAddr::new(master_ip, CLIENT_PORT),
+            external_master: external,
             store: &store,
             token: None,
         };
@@ -51,14 +53,23 @@ impl Blueprint {
         self.object(Kind::ConfigMap, &self.plan.name, json!({"data": files}))
     }
 
+    /// What of the configuration brokers take while they run.
+    pub fn live_settings(&self, external: Option<&str>) -> Settings {
+        let mut settings = Settings::of(&self.spec.config);
+        settings.0.extend(external.map(|address| ("gantryExternalMaster".to_owned(), address.to_owned())));
+        settings
+    }
+
     /// Changes with whatever of the spec a broker has to be started again for. Made from the spec alone, by named fields: a newer operator
     /// makes pods otherwise, and is no reason to start every broker again.
     pub fn spec_hash(&self) -> String {
         let spec = &self.spec;
+        let needs_a_restart = |(key, _): &(&String, &String)| !LIVE_KEYS.contains(&key.as_str());
+        let config: BTreeMap<_, _> = spec.config.iter().filter(needs_a_restart).collect();
         let matters = json!({
             "image": spec.image, "clusterName": spec.cluster_name, "flush": spec.flush, "resources": spec.resources,
             "mode": spec.replication.mode, "minInSync": self.plan.min_in_sync, "onShortage": spec.replication.on_shortage,
-            "config": spec.config, "nodeSelector": spec.placement.node_selector, "tolerations": spec.placement.tolerations,
+            "config": config, "nodeSelector": spec.placement.node_selector, "tolerations": spec.placement.tolerations,
             "topologyKey": spec.placement.spread.topology_key, "required": spec.placement.spread.required,
         });
         format!("{:016x}", fnv1a(matters.to_string().as_bytes()))

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::*;
 
-fn blueprint(spec: Value) -> Blueprint {
+pub(super) fn blueprint(spec: Value) -> Blueprint {
     let mut group = BrokerGroup::new("broker-a", serde_json::from_value(spec).unwrap());
     group.metadata.namespace = Some("shop".to_owned());
     group.metadata.uid = Some("0-1-2".to_owned());
@@ -26,7 +26,7 @@ fn blueprint(spec: Value) -> Blueprint {
 }
 
 fn object(spec: Value, kind: Kind) -> Value {
-    let objects = blueprint(spec).objects(Some("10.96.0.7".parse().unwrap()));
+    let objects = blueprint(spec).objects(Some("10.96.0.7".parse().unwrap()), None);
     objects.into_iter().find(|object| object.kind == kind).unwrap().body
 }
 
@@ -58,10 +58,11 @@ fn kubernetes_understands_every_field_of_every_object() {
     let full = json!({
         "storage": {"storageClassName": "fast"}, "resources": {"limits": {"memory": "2Gi"}},
         "placement": {"nodeSelector": {"disk": "nvme"}, "tolerations": [{"key": "a", "operator": "Exists"}]},
+        "externalAccess": {"type": "LoadBalancer", "annotations": {"a": "b"}, "sourceRanges": ["192.0.2.0/24"]},
     });
     for spec in [json!({}), full] {
         is_understood::<Pod>(&blueprint(spec.clone()).pod("broker-a-1").body);
-        let mut objects = blueprint(spec.clone()).objects(Some("10.96.0.7".parse().unwrap()));
+        let mut objects = blueprint(spec.clone()).objects(Some("10.96.0.7".parse().unwrap()), None);
         objects.push(blueprint(spec).volume_claim("broker-a-0", None, true));
         for Object { kind, body, .. } in objects {
             match kind {
@@ -86,7 +87,7 @@ fn kubernetes_understands_every_field_of_every_object() {
 #[test]
 fn everything_but_volumes_goes_with_the_group_and_all_is_labelled_as_kubernetes_recommends() {
     let blueprint = blueprint(json!({}));
-    let mut objects = blueprint.objects(Some("10.96.0.7".parse().unwrap()));
+    let mut objects = blueprint.objects(Some("10.96.0.7".parse().unwrap()), None);
     objects.push(blueprint.pod("broker-a-0"));
     objects.push(blueprint.volume_claim("broker-a-0", None, true));
     for Object { kind, body, .. } in objects {
@@ -107,7 +108,7 @@ fn everything_but_volumes_goes_with_the_group_and_all_is_labelled_as_kubernetes_
 #[test]
 fn without_the_master_services_address_there_is_no_configuration_yet() {
     let kinds = |ip: Option<std::net::IpAddr>| -> Vec<_> {
-        blueprint(json!({})).objects(ip).into_iter().map(|object| object.kind).collect()
+        blueprint(json!({})).objects(ip, None).into_iter().map(|object| object.kind).collect()
     };
     assert!(!kinds(None).contains(&Kind::ConfigMap));
     assert!(kinds(Some("10.96.0.7".parse().unwrap())).contains(&Kind::ConfigMap));
@@ -237,6 +238,8 @@ fn the_hash_follows_what_brokers_read_and_nothing_else() {
         json!({"preferredMaster": "broker-a-1"}),
         json!({"storage": {"size": "1Ti"}}),
         json!({"storage": {"deletionPolicy": "Delete"}}),
+        json!({"externalAccess": {"type": "NodePort"}}),
+        json!({"config": {"fileReservedTime": "48"}}),
     ] {
         assert_eq!(hash(same.clone()), plain, "{same}");
     }
@@ -260,4 +263,18 @@ fn the_hash_follows_what_brokers_read_and_nothing_else() {
     other_site.site.image = "gantry:2".to_owned();
     assert_eq!(other_site.spec_hash(), plain, "a newer operator, whose default image is newer, rolls nobody");
     assert_eq!(plain, "35f5bdfe3488d354", "this hash is on pods of running groups: changed, it starts them all again");
+}
+
+#[test]
+fn what_brokers_take_while_they_run_is_in_their_configuration_too() {
+    let blueprint = blueprint(json!({"config": {"fileReservedTime": "48", "maxMessageSize": "7"}}));
+    let settings = blueprint.live_settings(Some("mq.example.org:30911"));
+    let pairs: Vec<_> = settings.0.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    assert_eq!(pairs, ["fileReservedTime=48", "gantryExternalMaster=mq.example.org:30911"]);
+    let objects = blueprint.objects(Some("10.96.0.7".parse().unwrap()), Some("mq.example.org:30911"));
+    let conf = objects.into_iter().find(|object| object.kind == Kind::ConfigMap).unwrap().body;
+    let conf = conf["data"]["broker-a-0.conf"].as_str().unwrap();
+    for pair in pairs {
+        assert!(conf.lines().any(|line| line == pair), "{pair} is not in {conf}");
+    }
 }

@@ -7,6 +7,7 @@
 //! - [`orders`]: the switchover that an annotation asks for.
 //! - [`evidence`]: what kubelets say of ended containers.
 //! - [`nodes`]: which nodes are about to be drained.
+//! - [`places`]: zones and addresses of nodes.
 //! - [`reconcile`]: read, plan, apply, one step, status.
 //! - [`watched`]: a reconcile with an end, seen by metrics.
 //! - [`run`]: all of it, for as long as this operator leads.
@@ -14,7 +15,7 @@
 //! What it asks of the API, for whoever grants it: `brokergroups` get, list, watch, patch; `brokergroups/status` patch; `pods` list, watch,
 //! create, delete; `persistentvolumeclaims` list, watch, create, patch, delete; `services`, `configmaps`, `poddisruptionbudgets`,
 //! `networkpolicies` create, patch; `services` get, list, watch; `secrets` get, create; `endpointslices` get, list, watch, create, update;
-//! `events.k8s.io/events` create, patch; `nodes` list, watch (it does without, where it may not); in its own namespace `leases` and
+//! `events.k8s.io/events` create, patch; `nodes` get, list, watch (it does without, where it may not); in its own namespace `leases` and
 //! `endpointslices` get, create, update.
 
 mod api;
@@ -29,6 +30,7 @@ mod lease;
 mod mock;
 mod nodes;
 mod orders;
+mod places;
 mod reconcile;
 mod record_status;
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gantry_replication::elector::Config;
+use gantry_replication::elector::{Config, Facts};
 use gantry_replication::master::Mode;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions};
@@ -20,6 +20,7 @@ use super::claims::{Applied, Claims};
 use super::lease::Leadership;
 use super::nodes::Nodes;
 use super::orders;
+use super::places::Places;
 use super::record_status::StatusRecord;
 use super::slices::{Place, lead_nowhere};
 use super::status::{is_news, observe, patch, pod_seen, recorded, standing, status};
@@ -51,6 +52,7 @@ pub(super) struct Context {
     pub(super) board: Arc<Board>,
     pub(super) nodes: Arc<Nodes>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) places: Places,
     /// By id.
     pub(super) known: Mutex<BTreeMap<String, Known>>,
 }
@@ -107,6 +109,17 @@ impl Context {
     }
 }
 
+/// The address for clients outside, or why there is none; none where nobody asks for one.
+type External = Option<Result<String, String>>;
+
+/// Where a group's replicas run.
+struct Whereabouts {
+    /// By replica, where known.
+    zones: BTreeMap<String, String>,
+    /// Of their nodes, in the replicas' order.
+    addresses: Vec<String>,
+}
+
 struct One<'a> {
     context: &'a Context,
     namespace: String,
@@ -133,18 +146,25 @@ impl One<'_> {
     async fn reconcile(&self, blueprint: &Blueprint) -> Result<Duration, CallError> {
         let wishes = Wishes::of(self.group.metadata.annotations.as_ref());
         let volumes = self.claims(blueprint);
-        let (pods, claims) = tokio::try_join!(self.read_pods(), volumes.read())?;
+        let (mut pods, claims) = tokio::try_join!(self.read_pods(), volumes.read())?;
+        for (replica, pod) in &mut pods {
+            pod.fenced = blueprint.fencing.fenced.contains(replica);
+        }
+        let places = self.look_at_nodes(&pods).await;
         // A paused group stays as it is: asleep or awake.
         let sleeps = wishes.hibernate && (!wishes.paused || pods.is_empty());
         if sleeps {
             self.let_sleep();
         } else {
             let token = self.token(blueprint).await?;
-            self.let_elect(blueprint, &pods, &token);
+            let facts = Facts { fenced: blueprint.fencing.fenced.clone(), zones: places.zones };
+            self.let_elect(blueprint, &pods, &token, &facts);
+            self.context.elector.facts(&self.id(), facts);
         }
         let mut refused = None;
+        let mut external = self.group.status.as_ref().and_then(|status| status.external_address.clone()).map(Ok);
         if !wishes.paused {
-            refused = self.apply_all(blueprint).await?;
+            (refused, external) = self.apply_all(blueprint, &places.addresses).await?;
             self.with_claims(async |applied| volumes.keep(&claims, applied).await).await?;
         }
         let view = self.context.elector.view(&self.id()).unwrap_or_default();
@@ -169,6 +189,7 @@ impl One<'_> {
         self.context.metrics.decided(&self.id(), label(&step));
         let standing = Standing {
             refused,
+            external,
             in_sync: counted.len(),
             paused: wishes.paused,
             hibernates: sleeps,
@@ -242,7 +263,7 @@ impl One<'_> {
     }
 
     /// The elector decides for the replicas that there shall be, and for those that there still are.
-    fn let_elect(&self, blueprint: &Blueprint, pods: &BTreeMap<String, PodSeen>, token: &str) {
+    fn let_elect(&self, blueprint: &Blueprint, pods: &BTreeMap<String, PodSeen>, token: &str, facts: &Facts) {
         let (plan, id) = (&blueprint.plan, self.id());
         let planned = plan.replicas.iter().map(|replica| replica.name.clone());
         let names: BTreeSet<_> = planned.chain(pods.keys().cloned()).collect();
@@ -264,34 +285,57 @@ impl One<'_> {
             ReplicationMode::Sync => Mode::Sync,
             ReplicationMode::Async => Mode::Async,
         };
-        let config = Config::new(names, mode, usize::from(plan.min_in_sync));
+        let config = Config { facts: facts.clone(), ..Config::new(names, mode, usize::from(plan.min_in_sync)) };
         let api = Api::namespaced(self.context.client.clone(), &self.namespace);
         let store = StatusRecord::new(api, self.group, self.context.leadership.clone());
         info!(group = id, "the elector decides for this group");
         self.context.elector.add(Group { id, name: plan.name.clone(), token: token.to_owned(), config }, store);
     }
 
-    /// Applies everything but pods; what Kubernetes refused, if it did.
-    async fn apply_all(&self, blueprint: &Blueprint) -> Result<Option<String>, CallError> {
+    /// Applies everything but pods, and lets brokers go by the settings of now; what Kubernetes refused, if it did, and the address outside.
+    async fn apply_all(
+        &self,
+        blueprint: &Blueprint,
+        nodes: &[String],
+    ) -> Result<(Option<String>, External), CallError> {
         let services: Api<Service> = Api::namespaced(self.context.client.clone(), &self.namespace);
         let name = blueprint.master_service_name();
         let master_ip = |service: &Service| service.spec.as_ref()?.cluster_ip.as_ref()?.parse::<IpAddr>().ok();
-        let mut ip = call(services.get_opt(&name)).await?.as_ref().and_then(master_ip);
+        let service = call(services.get_opt(&name)).await?;
+        let before = self.group.status.as_ref().and_then(|status| status.external_address.as_deref());
+        let external = blueprint.external_address(service.as_ref(), nodes, before);
+        let mut ip = service.as_ref().and_then(master_ip);
         if ip.is_none() {
             // Where this one has gone, others may have: all are looked at again.
             if let Some(known) = self.context.known.lock().get_mut(&self.id()) {
                 known.applied.clear();
             }
-            let service = blueprint.objects(None).into_iter().find(|object| object.name == name);
+            let service = blueprint.objects(None, None).into_iter().find(|object| object.name == name);
             if let Some(refused) = self.apply(service.as_slice()).await? {
-                return Ok(Some(refused));
+                return Ok((Some(refused), external));
             }
             ip = call(services.get_opt(&name)).await?.as_ref().and_then(master_ip);
         }
         if ip.is_none() {
-            return Ok(Some(format!("Service {name} has no cluster IP; delete it, and it is made anew")));
+            let refused = format!("Service {name} has no cluster IP; delete it, and it is made anew");
+            return Ok((Some(refused), external));
         }
-        self.apply(&blueprint.objects(ip)).await
+        // Brokers keep an address that can't be found out just now.
+        let address = external.as_ref().and_then(|now| now.as_deref().ok().or(before));
+        let refused = self.apply(&blueprint.objects(ip, address)).await?;
+        self.context.elector.configure(&self.id(), blueprint.live_settings(address));
+        Ok((refused, external))
+    }
+
+    async fn look_at_nodes(&self, pods: &BTreeMap<String, PodSeen>) -> Whereabouts {
+        let names: BTreeSet<_> = pods.values().filter_map(|pod| pod.node.clone()).collect();
+        let nodes = self.context.places.look(&self.context.client, &names).await;
+        let of = |pod: &PodSeen| nodes.get(pod.node.as_ref()?);
+        let zone = |(replica, pod): (&String, &PodSeen)| Some((replica.clone(), of(pod)?.zone.clone()?));
+        Whereabouts {
+            zones: pods.iter().filter_map(zone).collect(),
+            addresses: pods.values().filter_map(|pod| of(pod)?.address.clone()).collect(),
+        }
     }
 
     /// One that is refused doesn't keep the others from being applied.

@@ -23,6 +23,7 @@ pub(super) async fn context(mock: &Mock, leadership: Leadership) -> Context {
         board,
         nodes: Arc::default(),
         metrics,
+        places: Places::default(),
         known: Mutex::default(),
     }
 }

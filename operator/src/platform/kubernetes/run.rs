@@ -28,6 +28,7 @@ use super::evidence::{Death, Deaths};
 use super::http::{Health, serve};
 use super::lease::{Candidate, Leadership};
 use super::nodes::Nodes;
+use super::places::Places;
 use super::reconcile::{Context, MANAGER};
 use super::slices::lead_to_elector;
 use super::watched::{follow, reconcile_watched};
@@ -129,6 +130,7 @@ pub(super) async fn lead(
         board,
         nodes: Arc::new(Nodes::default()),
         metrics: Arc::clone(metrics),
+        places: Places::default(),
         known: parking_lot::Mutex::default(),
     });
     let mut tasks = JoinSet::new();

@@ -8,9 +8,9 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::api::{BrokerGroup, BrokerGroupStatus, LastFailover, ReplicaStatus};
-use crate::elector::View;
+use crate::elector::{self, View};
 use crate::plan::kubernetes::{
-    Blueprint, ClaimSeen, HASH_ANNOTATION, Observed, PodSeen, Standing, Step, conditions, selector_text,
+    Blueprint, ClaimSeen, Configured, HASH_ANNOTATION, Observed, PodSeen, Standing, Step, conditions, selector_text,
 };
 
 /// A pod as the plan sees it.
@@ -27,6 +27,8 @@ pub(super) fn pod_seen(pod: &Pod, is_cordoned: impl Fn(&str) -> bool) -> PodSeen
         deleting: metadata.deletion_timestamp.is_some(),
         ended: phase == "Failed" || phase == "Succeeded",
         cordoned: node.is_some_and(is_cordoned),
+        fenced: false,
+        node: node.map(str::to_owned),
     }
 }
 
@@ -71,10 +73,24 @@ pub(super) fn standing(blueprint: &Blueprint, seen: &Observed, view: &View, trou
         min_in_sync: usize::from(blueprint.plan.min_in_sync),
         degraded: master.is_some_and(|seen| seen.report.degraded),
         current: seen.pods.values().filter(|pod| !pod.ended).count() as u32,
+        fencing: blueprint.fencing.clone(),
+        configured: configured(view),
         ready_pods: seen.pods.values().filter(|pod| pod.ready && !pod.deleting).count(),
         trouble,
         ..Standing::default()
     }
+}
+
+fn configured(view: &View) -> Configured {
+    let mut configured = Configured::default();
+    for (name, seen) in &view.replicas {
+        match &seen.configured {
+            elector::Configured::Yes => {}
+            elector::Configured::Pending => configured.pending.push(name.clone()),
+            elector::Configured::Refused(why) => configured.refused.push(format!("{name}: {why}")),
+        }
+    }
+    configured
 }
 
 /// The status to apply.
@@ -86,11 +102,15 @@ pub(super) fn status(
     last_failover: Option<LastFailover>,
 ) -> BrokerGroupStatus {
     let before = group.status.clone().unwrap_or_default();
+    // One that can't be found out at the moment still leads there.
+    let external =
+        standing.external.as_ref().and_then(|now| now.clone().ok().or_else(|| before.external_address.clone()));
     let generation = group.metadata.generation.unwrap_or_default();
     let master_end = standing.master.as_ref().and_then(|name| Some(view.replicas.get(name)?.report.max_offset));
-    let replica = |(name, seen): (&String, &crate::elector::ReplicaView)| ReplicaStatus {
+    let replica = |(name, seen): (&String, &elector::ReplicaView)| ReplicaStatus {
         name: name.clone(),
         role: Some(format!("{:?}", seen.report.role)),
+        epoch: Some(seen.report.promised.0),
         address: Some(seen.hello.client_address.clone()),
         max_offset: Some(seen.report.max_offset),
         confirm_offset: Some(seen.report.confirm_offset),
@@ -106,6 +126,7 @@ pub(super) fn status(
         replicas: view.replicas.iter().map(replica).collect(),
         conditions: conditions(standing, step, generation, &Time(Timestamp::now()), &before.conditions),
         last_failover: last_failover.or(before.last_failover),
+        external_address: external.clone(),
         observed_generation: Some(generation),
     }
 }

@@ -228,6 +228,7 @@ impl Shared {
                     ports: (0, 0),
                     metrics_port: 0,
                     advertised_master,
+                    external_master: None,
                     store: &store,
                     token: Some(&token),
                 };

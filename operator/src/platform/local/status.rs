@@ -165,6 +165,7 @@ mod tests {
             intact: true,
             degraded: false,
             last_cut: None,
+            settings: None,
         };
         let hello = Hello {
             group: "a".to_owned(),
@@ -177,7 +178,7 @@ mod tests {
             zone: None,
             report: report.clone(),
         };
-        (name.to_owned(), ReplicaView { hello, report })
+        (name.to_owned(), ReplicaView { hello, report, configured: crate::elector::Configured::Yes })
     }
 
     fn addresses() -> Addresses {
