@@ -239,6 +239,7 @@ mod tests {
             "Ready=False Hibernated",
             "Progressing=False Hibernated",
             "VolumesReady=True AsSpecified",
+            "Configured=True AllReplicas",
             "Hibernated=True NoPods",
         ];
         assert_eq!(asleep, expected);
