@@ -35,8 +35,11 @@ impl Services {
     /// Thousands of files may be looked at: not on the connection's thread, and by one at a time.
     fn clean_queues(&self, inbound: Inbound, keep: fn(&Self, &str) -> bool) {
         let begun = self.off_thread(inbound, move |services, inbound| {
-            let Some(_one) = services.cleaning.try_lock() else { return refuse(inbound, CLEANING) };
-            match services.store.clean_queues(|topic| keep(services, topic)) {
+            let Some(one) = services.cleaning.try_lock() else { return refuse(inbound, CLEANING) };
+            let cleaned = services.store.clean_queues(|topic| keep(services, topic));
+            // Before the answer: whoever has it may ask for the next.
+            drop(one);
+            match cleaned {
                 Ok(queues) => {
                     tracing::info!(queues, "queues of topics that are gone were removed");
                     inbound.ticket.reply_success();
