@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use gantry_logging::{Format, Level};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
-use crate::api::crd_yaml;
+use crate::api::crds_yaml;
 use crate::log_level;
 use crate::observe::{DEFAULT_MAX_GROUPS, document_metrics};
 use crate::plan::Layout;
@@ -44,8 +44,11 @@ enum Verb {
     /// Groups on this machine, without Kubernetes.
     #[command(subcommand)]
     Local(Local),
-    /// Print the CustomResourceDefinition of BrokerGroup as YAML.
-    Crd,
+    /// Print the CustomResourceDefinitions as YAML.
+    Crd {
+        /// One of them, e.g. topics.gantry.rs [default: all].
+        name: Option<String>,
+    },
     /// Print what metrics an operator has, as in docs/metrics.md.
     Metrics,
 }
@@ -201,7 +204,7 @@ impl Cli {
     pub async fn run(self) -> anyhow::Result<()> {
         match self.command {
             Verb::Run(run) => run.run().await,
-            Verb::Crd => print(&crd_yaml()?),
+            Verb::Crd { name } => print(&crds(name.as_deref())?),
             Verb::Metrics => print(&document_metrics()?),
             Verb::Local(Local::Up(up)) => up.run().await,
             Verb::Local(Local::Status { json, place }) => status(json, &place).await,
@@ -226,6 +229,17 @@ impl Up {
         };
         up::run(&self.file, state, &options).await
     }
+}
+
+/// One of the CustomResourceDefinitions, or all as one file.
+fn crds(name: Option<&str>) -> anyhow::Result<String> {
+    let all = crds_yaml()?;
+    let Some(name) = name else {
+        return Ok(all.into_iter().map(|(_, yaml)| yaml).collect::<Vec<_>>().join("---\n"));
+    };
+    let names: Vec<_> = all.iter().map(|(name, _)| name.clone()).collect();
+    let found = all.into_iter().find(|(known, _)| known == name).map(|(_, yaml)| yaml);
+    found.with_context(|| format!("no {name}; there are {}", names.join(", ")))
 }
 
 async fn status(json: bool, place: &Place) -> anyhow::Result<()> {

@@ -26,14 +26,11 @@ app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
 {{ $image.repository }}:{{ $image.tag | default $root.Chart.AppVersion }}
 {{- end }}
 
-{{/* `host:port` with `;` between: each pod by its own name, since each has its own routes. */}}
+{{/* `host:port` with `;` between. The chart's own have one name, which leads to all of them: brokers register at each, and follow their number. */}}
 {{- define "gantry.nameServers" -}}
 {{- $addresses := .Values.nameServers.external -}}
 {{- if .Values.nameServers.enabled }}
-{{- $service := printf "%s-nameserver" (include "gantry.name" .) -}}
-{{- range $ordinal := until (int .Values.nameServers.replicas) }}
-{{- $addresses = append $addresses (printf "%s-%d.%s.%s.svc:9876" $service $ordinal $service $.Release.Namespace) }}
-{{- end }}
+{{- $addresses = append $addresses (printf "%s-nameserver.%s.svc:9876" (include "gantry.name" .) .Release.Namespace) }}
 {{- end }}
 {{- join ";" $addresses }}
 {{- end }}

@@ -103,6 +103,12 @@ pub struct BrokerGroupSpec {
     #[schemars(length(min = 1, max = 127), regex(pattern = r"^[%|a-zA-Z0-9_-]+$"))]
     pub cluster_name: String,
 
+    /// The NameServer of this namespace at which the brokers register, each of its members; where absent, those that the operator was told
+    /// at its start. Local groups ignore it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 41), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name_server: Option<String>,
+
     /// Container image of the brokers; the operator's own default where absent. Local groups ignore it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024), regex(pattern = r"^[^ \t\r\n]+$"))]

@@ -1,27 +1,33 @@
-//! The CRD as the YAML file that the chart and `kubectl` take.
+//! The CRDs as the YAML files that the chart and `kubectl` take.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
-use super::BrokerGroup;
+use super::{BrokerGroup, ConsumerGroup, NameServer, Topic};
 
-/// Path in the repository of the file that [`crd_yaml`] makes.
-pub const CRD_FILE: &str = "crds/brokergroups.gantry.rs.yaml";
+/// The CustomResourceDefinitions of all kinds.
+pub fn crds() -> Result<Vec<CustomResourceDefinition>, serde_json::Error> {
+    let kinds = [BrokerGroup::crd(), ConsumerGroup::crd(), NameServer::crd(), Topic::crd()];
+    kinds.into_iter().map(finish).collect()
+}
 
-/// The CustomResourceDefinition of `BrokerGroup`.
-pub fn crd() -> Result<CustomResourceDefinition, serde_json::Error> {
-    let mut crd = serde_json::to_value(BrokerGroup::crd())?;
+/// The CustomResourceDefinitions as YAML, each with its name, which is its file's in `crds/`, and a head line that says where it comes from.
+pub fn crds_yaml() -> anyhow::Result<Vec<(String, String)>> {
+    let yaml = |crd: &CustomResourceDefinition| {
+        let name = crd.metadata.name.clone().unwrap_or_default();
+        let yaml = serde_norway::to_string(crd)?;
+        Ok((name, format!("# Made by `gantry-operator crd` from operator/src/api. Don't edit.\n{yaml}")))
+    };
+    crds()?.iter().map(yaml).collect()
+}
+
+fn finish(crd: CustomResourceDefinition) -> Result<CustomResourceDefinition, serde_json::Error> {
+    let mut crd = serde_json::to_value(crd)?;
     use_formats_that_kubernetes_knows(&mut crd);
     bound_names(&mut crd);
     say_what_kubernetes_takes(&mut crd);
     serde_json::from_value(crd)
-}
-
-/// The CustomResourceDefinition as YAML, with a head line that says where it comes from.
-pub fn crd_yaml() -> anyhow::Result<String> {
-    let yaml = serde_norway::to_string(&crd()?)?;
-    Ok(format!("# Made by `gantry-operator crd` from operator/src/api. Don't edit.\n{yaml}"))
 }
 
 /// `kubectl apply` warns of Rust's `uint8` and `uint64`. The bounds are in `minimum` and `maximum` anyway.
@@ -87,24 +93,43 @@ const QUANTITY: &str = r"^[0-9]+(\.[0-9]*)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE]
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{IDENTITY_KEYS, MAX_REPLICAS};
+    use crate::api::{IDENTITY_KEYS, MAX_NAME_SERVERS, MAX_REPLICAS};
+
+    /// As JSON, by name.
+    fn crd(name: &str) -> Value {
+        let all = crds().unwrap();
+        let one = all.iter().find(|crd| crd.metadata.name.as_deref() == Some(name)).unwrap();
+        serde_json::to_value(one).unwrap()
+    }
+
+    fn all() -> Vec<Value> {
+        crds().unwrap().iter().map(|crd| serde_json::to_value(crd).unwrap()).collect()
+    }
 
     #[test]
-    fn the_crd_file_is_what_the_types_say() {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(CRD_FILE);
-        let on_disk = std::fs::read_to_string(&path).unwrap_or_default();
-        let made = crd_yaml().unwrap();
-        assert!(
-            on_disk == made,
-            "{} differs from the types; run: cargo run -p gantry-operator -- crd > {CRD_FILE}",
-            path.display()
+    fn the_crd_files_are_what_the_types_say() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds");
+        for (name, made) in crds_yaml().unwrap() {
+            let path = folder.join(format!("{name}.yaml"));
+            let on_disk = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(
+                on_disk == made,
+                "{} differs from the types; run: cargo run -p gantry-operator -- crd {name} > crds/{name}.yaml",
+                path.display()
+            );
+        }
+        assert_eq!(
+            std::fs::read_dir(folder).unwrap().count(),
+            crds().unwrap().len(),
+            "a file of a kind that isn't there"
         );
     }
 
     #[test]
     fn the_schema_carries_the_limits_and_the_identity_keys_of_the_types() {
-        let crd = serde_json::to_value(crd().unwrap()).unwrap();
-        let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+        let spec = |crd: &Value| crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"].clone();
+        let groups = spec(&crd("brokergroups.gantry.rs"));
+        let spec = &groups["properties"];
         assert_eq!(spec["replicas"]["maximum"].as_f64(), Some(f64::from(MAX_REPLICAS)));
         assert_eq!(spec["replicas"]["default"], 3);
         let rules = spec["config"]["x-kubernetes-validations"].to_string();
@@ -114,52 +139,92 @@ mod tests {
         assert_eq!(rules.matches("'broker").count() + rules.matches("'gantry").count(), {
             IDENTITY_KEYS.iter().filter(|key| key.starts_with("broker") || key.starts_with("gantry")).count()
         });
+        let servers = crd("nameservers.gantry.rs");
+        let replicas = &servers["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+            ["replicas"];
+        assert_eq!(
+            (replicas["maximum"].as_f64(), &replicas["default"]),
+            (Some(f64::from(MAX_NAME_SERVERS)), &json!(2))
+        );
     }
 
     #[test]
     fn the_schema_has_only_formats_that_kubernetes_knows() {
-        let crd = crd_yaml().unwrap();
-        let formats: Vec<_> = crd.lines().filter_map(|line| line.trim().strip_prefix("format: ")).collect();
-        assert!(formats.contains(&"int64"));
-        assert!(formats.iter().all(|format| ["int32", "int64", "date-time"].contains(format)), "{formats:?}");
-    }
-
-    /// Whether the API server takes the rules can only be asked of one: the tests on a real Kubernetes install this file.
-    #[test]
-    fn names_that_rules_look_at_have_a_bound() {
-        let crd = serde_json::to_value(crd().unwrap()).unwrap();
-        let properties = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
-        assert_eq!(properties["metadata"]["properties"]["name"]["maxLength"], 253);
-        for needed in ["apiVersion", "kind", "metadata"] {
-            assert!(properties[needed]["type"].is_string(), "{needed}");
-        }
-        assert_eq!(properties["metadata"]["properties"]["generateName"]["type"], "string");
-    }
-
-    #[test]
-    fn the_crd_has_its_short_name_category_columns_and_status_subresource() {
-        let crd = serde_json::to_value(crd().unwrap()).unwrap();
-        assert_eq!(crd["metadata"]["name"], "brokergroups.gantry.rs");
-        assert_eq!(crd["spec"]["names"]["shortNames"][0], "bg");
-        assert_eq!(crd["spec"]["names"]["categories"][0], "gantry");
-        let version = &crd["spec"]["versions"][0];
-        assert!(version["subresources"]["status"].is_object());
-        let scale = &version["subresources"]["scale"];
-        assert_eq!(scale["specReplicasPath"], ".spec.replicas");
-        let properties = &version["schema"]["openAPIV3Schema"]["properties"];
-        for (path, type_) in [("statusReplicasPath", "integer"), ("labelSelectorPath", "string")] {
-            let field = scale[path].as_str().unwrap().strip_prefix(".status.").unwrap();
-            assert_eq!(
-                properties["status"]["properties"][field]["type"], type_,
-                "{path} leads to a field of that type"
+        for (name, crd) in crds_yaml().unwrap() {
+            let formats: Vec<_> = crd.lines().filter_map(|line| line.trim().strip_prefix("format: ")).collect();
+            assert!(formats.contains(&"int64"), "{name}");
+            assert!(
+                formats.iter().all(|format| ["int32", "int64", "date-time"].contains(format)),
+                "{name} {formats:?}"
             );
         }
-        let columns: Vec<_> = version["additionalPrinterColumns"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|c| c["name"].as_str().unwrap())
-            .collect();
-        assert_eq!(columns, ["MASTER", "EPOCH", "IN-SYNC", "READY", "AGE"]);
+    }
+
+    /// Whether the API server takes the rules can only be asked of one: the tests on a real Kubernetes install these files.
+    #[test]
+    fn names_that_rules_look_at_have_a_bound() {
+        for crd in all() {
+            let properties = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+            assert_eq!(properties["metadata"]["properties"]["name"]["maxLength"], 253);
+            for needed in ["apiVersion", "kind", "metadata"] {
+                assert!(properties[needed]["type"].is_string(), "{needed}");
+            }
+            assert_eq!(properties["metadata"]["properties"]["generateName"]["type"], "string");
+        }
+    }
+
+    #[test]
+    fn each_crd_has_its_short_name_category_columns_and_status_subresource() {
+        let declared = ["GROUPS", "READY", "SYNCED", "AGE"];
+        for (name, short, columns) in [
+            ("brokergroups.gantry.rs", "bg", vec!["MASTER", "EPOCH", "IN-SYNC", "READY", "AGE"]),
+            ("nameservers.gantry.rs", "gns", vec!["ADDRESS", "READY", "AGE"]),
+            ("topics.gantry.rs", "gtopic", [&["TOPIC", "CLUSTER", "READ", "WRITE"], &declared[..]].concat()),
+            ("consumergroups.gantry.rs", "gcg", [&["GROUP", "CLUSTER", "ENABLED", "RETRIES"], &declared[..]].concat()),
+        ] {
+            let crd = crd(name);
+            assert_eq!(crd["spec"]["names"]["shortNames"][0], short);
+            assert_eq!(crd["spec"]["names"]["categories"][0], "gantry");
+            let version = &crd["spec"]["versions"][0];
+            assert!(version["subresources"]["status"].is_object(), "{name}");
+            let found = version["additionalPrinterColumns"].as_array().unwrap();
+            assert_eq!(
+                found.iter().map(|column| column["name"].as_str().unwrap()).collect::<Vec<_>>(),
+                columns,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_scales_says_by_which_fields() {
+        let number = ("statusReplicasPath", "integer");
+        let selector = ("labelSelectorPath", "string");
+        for (name, paths) in
+            [("brokergroups.gantry.rs", vec![number, selector]), ("nameservers.gantry.rs", vec![number])]
+        {
+            let version = &crd(name)["spec"]["versions"][0];
+            let scale = &version["subresources"]["scale"];
+            assert_eq!(scale["specReplicasPath"], ".spec.replicas", "{name}");
+            let status = &version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"];
+            for (path, type_) in paths {
+                let field = scale[path].as_str().unwrap().strip_prefix(".status.").unwrap();
+                assert_eq!(status[field]["type"], type_, "{name}: {path} leads to a field of that type");
+            }
+        }
+    }
+
+    /// What `kubectl explain` prints.
+    #[test]
+    fn every_field_of_a_spec_is_described() {
+        for crd in all() {
+            let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+            assert!(schema["description"].as_str().is_some_and(|text| text.len() > 40), "{crd}");
+            for part in ["spec", "status"] {
+                for (field, schema) in schema["properties"][part]["properties"].as_object().unwrap() {
+                    assert!(schema["description"].is_string(), "{} {part}.{field}", crd["metadata"]["name"]);
+                }
+            }
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 pub mod broker_conf;
 mod command;
+pub mod conditions;
+pub mod declared;
 mod group;
 pub mod kubernetes;
 mod layout;

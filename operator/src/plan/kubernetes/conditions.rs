@@ -5,6 +5,7 @@ mod extras;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::{Fencing, Step, VolumesStanding};
+use crate::plan::conditions::{Fact, conditions as told};
 pub use extras::Configured;
 
 /// What conditions are made from.
@@ -14,6 +15,8 @@ pub struct Standing {
     pub invalid: Option<String>,
     /// What Kubernetes refused, if it did.
     pub refused: Option<String>,
+    /// `spec.nameServer`, where there is none of that name: then no client finds the group.
+    pub name_server_missing: Option<String>,
     /// The replica that serves as master.
     pub master: Option<String>,
     /// In the record's set.
@@ -67,26 +70,10 @@ pub fn conditions(
         let message = if there { ASLEEP.to_owned() } else { format!("{} pods are still ending", standing.current) };
         facts.push(("Hibernated", there, if there { "NoPods" } else { "PodsEnding" }, message));
     }
-    facts
-        .into_iter()
-        .map(|(type_, status, reason, message)| {
-            let status = if status { "True" } else { "False" };
-            let same = before.iter().find(|old| old.type_ == type_ && old.status == status);
-            Condition {
-                type_: type_.to_owned(),
-                status: status.to_owned(),
-                reason: reason.to_owned(),
-                message,
-                observed_generation: Some(generation),
-                last_transition_time: same.map_or_else(|| now.clone(), |old| old.last_transition_time.clone()),
-            }
-        })
-        .collect()
+    told(facts, generation, now, before)
 }
 
 const ASLEEP: &str = "no pods, as gantry.rs/hibernate asks; volumes and record wait for its removal";
-
-type Fact = (&'static str, bool, &'static str, String);
 
 fn available(standing: &Standing) -> Fact {
     if standing.hibernates {
@@ -127,6 +114,9 @@ fn ready(standing: &Standing) -> Fact {
     }
     if standing.hibernates {
         return fact("Hibernated", ASLEEP.to_owned());
+    }
+    if let Some(name) = &standing.name_server_missing {
+        return fact("NoNameServer", format!("spec.nameServer: there is no NameServer {name} in this namespace"));
     }
     if standing.master.is_none() {
         return fact("NoMaster", standing.trouble.clone().unwrap_or_else(|| "nobody serves as master".to_owned()));
@@ -212,6 +202,11 @@ mod tests {
         assert_eq!(one_left, expected);
         let none = facts(&Standing { master: None, ..standing() }, &Step::Settled);
         assert_eq!((none[0].as_str(), none[3].as_str()), ("Available=False NoMaster", "Ready=False NoMaster"));
+        let nameless = facts(&Standing { name_server_missing: Some("main".to_owned()), ..standing() }, &Step::Settled);
+        assert_eq!(
+            (nameless[0].as_str(), nameless[3].as_str()),
+            ("Available=True MasterServes", "Ready=False NoNameServer")
+        );
         let invalid = facts(&Standing { invalid: Some("bad".to_owned()), ..standing() }, &Step::Settled);
         assert_eq!(
             (invalid[3].as_str(), invalid[4].as_str()),

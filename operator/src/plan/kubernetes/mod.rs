@@ -6,6 +6,10 @@
 mod conditions;
 mod external;
 mod fencing;
+mod name_server;
+mod name_server_facts;
+#[cfg(test)]
+mod name_server_tests;
 mod network;
 mod pod;
 mod rollout;
@@ -21,6 +25,8 @@ use super::GroupPlan;
 use crate::api::{BrokerGroup, BrokerGroupSpec};
 pub use conditions::{Configured, Standing, conditions};
 pub use fencing::{FENCED_ANNOTATION, Fencing};
+pub use name_server::{NAME_SERVER, NAME_SERVER_LABEL, NAME_SERVER_PORT, NameServerBlueprint};
+pub use name_server_facts::{ServersSeen, servers_facts};
 pub use network::{MasterAt, epoch_of, master_slice, slice_name};
 pub use rollout::{Observed, PodSeen, Step, Wanted, next_step};
 pub use storage::claim_name;
@@ -36,6 +42,9 @@ pub const HA_PORT: u16 = 10_912;
 /// Where a broker answers probes and shows its metrics.
 pub const HTTP_PORT: u16 = 5_557;
 
+/// Nobody: the user and group of the images.
+const NOBODY: u32 = 65_532;
+
 /// Which `BrokerGroup` an object belongs to.
 pub const GROUP_LABEL: &str = "gantry.rs/group";
 /// Which replica it belongs to.
@@ -50,7 +59,7 @@ pub fn selector_text(group: &str) -> String {
     format!("app.kubernetes.io/name={BROKER},{GROUP_LABEL}={group}")
 }
 
-/// The kinds that a group is made of.
+/// The kinds that groups and name servers are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "they are Kubernetes' own")]
 pub enum Kind {
@@ -60,6 +69,7 @@ pub enum Kind {
     PodDisruptionBudget,
     NetworkPolicy,
     Pod,
+    StatefulSet,
 }
 
 impl Kind {
@@ -72,6 +82,7 @@ impl Kind {
             Self::PodDisruptionBudget => ("policy", "v1", "poddisruptionbudgets"),
             Self::NetworkPolicy => ("networking.k8s.io", "v1", "networkpolicies"),
             Self::Pod => ("", "v1", "pods"),
+            Self::StatefulSet => ("apps", "v1", "statefulsets"),
         }
     }
 }
@@ -140,6 +151,14 @@ impl Blueprint {
     /// The name of the group's Service that leads to its master.
     pub fn master_service_name(&self) -> String {
         format!("{}-master", self.plan.name)
+    }
+
+    /// Where the brokers register: `host:port` with `;` between them.
+    fn name_servers(&self) -> String {
+        match &self.spec.name_server {
+            Some(name) => name_server::members_address(name, &self.namespace),
+            None => self.site.name_servers.clone(),
+        }
     }
 
     /// The name of the secret that holds its token.

@@ -3,10 +3,8 @@
 use serde_json::{Value, json};
 
 use super::storage::{DATA_DIR, claim_name, config_key};
-use super::{Blueprint, CLIENT_PORT, HA_PORT, HASH_ANNOTATION, HTTP_PORT, Kind, Object, VIP_PORT};
-
-/// Nobody: the user and group of the images.
-const NOBODY: u32 = 65_532;
+use super::{Blueprint, CLIENT_PORT, HA_PORT, HASH_ANNOTATION, HTTP_PORT, Kind, NOBODY, Object, VIP_PORT};
+use crate::api::Spread;
 
 /// A master that is told to end first waits, at most so long, until the operator has switched over to a slave. It takes a fraction of that,
 /// unless the operator itself is just being replaced.
@@ -40,7 +38,7 @@ impl Blueprint {
             "enableServiceLinks": false,
             "terminationGracePeriodSeconds": HAND_OVER_SECONDS + STOP_SECONDS,
             "securityContext": nobody,
-            "topologySpreadConstraints": self.spread(),
+            "topologySpreadConstraints": placement.spread.over_also_zones(&json!({"matchLabels": self.selector()})),
             "containers": [self.container()],
             "volumes": self.volumes(replica),
         });
@@ -51,23 +49,6 @@ impl Blueprint {
             spec["tolerations"] = json!(placement.tolerations);
         }
         Self::object_of(Kind::Pod, metadata, json!({"spec": spec}))
-    }
-
-    /// Over what the group names, and over zones where there are any.
-    fn spread(&self) -> Value {
-        let spread = &self.spec.placement.spread;
-        let over = |key: &str, required: bool| {
-            json!({
-                "maxSkew": 1, "topologyKey": key, "labelSelector": {"matchLabels": self.selector()},
-                "whenUnsatisfiable": if required { "DoNotSchedule" } else { "ScheduleAnyway" },
-            })
-        };
-        let zone = "topology.kubernetes.io/zone";
-        let mut constraints = vec![over(&spread.topology_key, spread.required)];
-        if spread.topology_key != zone {
-            constraints.push(over(zone, false));
-        }
-        Value::Array(constraints)
     }
 
     fn container(&self) -> Value {
@@ -84,7 +65,7 @@ impl Blueprint {
             "imagePullPolicy": "IfNotPresent",
             "args": [
                 "broker", "-c", "/etc/gantry/broker.conf", "-c", "/etc/gantry-token/token.conf", "--set",
-                "brokerIP1=$(POD_IP)", "-n", self.site.name_servers,
+                "brokerIP1=$(POD_IP)", "-n", self.name_servers(),
             ],
             "env": [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
             "ports": [
@@ -124,5 +105,23 @@ impl Blueprint {
                 "secretName": self.token_secret_name(), "items": [{"key": "token.conf", "path": "token.conf"}],
             }},
         ])
+    }
+}
+
+impl Spread {
+    /// Over what it names, and over zones where there are any.
+    pub(super) fn over_also_zones(&self, selector: &Value) -> Value {
+        let over = |key: &str, required: bool| {
+            json!({
+                "maxSkew": 1, "topologyKey": key, "labelSelector": selector,
+                "whenUnsatisfiable": if required { "DoNotSchedule" } else { "ScheduleAnyway" },
+            })
+        };
+        let zone = "topology.kubernetes.io/zone";
+        let mut constraints = vec![over(&self.topology_key, self.required)];
+        if self.topology_key != zone {
+            constraints.push(over(zone, false));
+        }
+        Value::Array(constraints)
     }
 }

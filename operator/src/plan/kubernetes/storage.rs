@@ -66,12 +66,16 @@ impl Blueprint {
         let spec = &self.spec;
         let needs_a_restart = |(key, _): &(&String, &String)| !LIVE_KEYS.contains(&key.as_str());
         let config: BTreeMap<_, _> = spec.config.iter().filter(needs_a_restart).collect();
-        let matters = json!({
+        let mut matters = json!({
             "image": spec.image, "clusterName": spec.cluster_name, "flush": spec.flush, "resources": spec.resources,
             "mode": spec.replication.mode, "minInSync": self.plan.min_in_sync, "onShortage": spec.replication.on_shortage,
             "config": config, "nodeSelector": spec.placement.node_selector, "tolerations": spec.placement.tolerations,
             "topologyKey": spec.placement.spread.topology_key, "required": spec.placement.spread.required,
         });
+        // A field that is younger than the hash counts where it is set: pods of before have it not.
+        if let Some(name_server) = &spec.name_server {
+            matters["nameServer"] = name_server.as_str().into();
+        }
         format!("{:016x}", fnv1a(matters.to_string().as_bytes()))
     }
 }

@@ -31,7 +31,7 @@ fn object(spec: Value, kind: Kind) -> Value {
 }
 
 /// Kubernetes' own type keeps every field of it: none is misspelt or in the wrong place.
-fn is_understood<T: DeserializeOwned + Serialize + Debug>(body: &Value) {
+pub(super) fn is_understood<T: DeserializeOwned + Serialize + Debug>(body: &Value) {
     let typed: T = serde_json::from_value(body.clone()).unwrap();
     let mut back = serde_json::to_value(&typed).unwrap();
     let mut body = body.clone();
@@ -71,7 +71,7 @@ fn kubernetes_understands_every_field_of_every_object() {
                 Kind::PersistentVolumeClaim => is_understood::<PersistentVolumeClaim>(&body),
                 Kind::PodDisruptionBudget => is_understood::<PodDisruptionBudget>(&body),
                 Kind::NetworkPolicy => is_understood::<NetworkPolicy>(&body),
-                Kind::Pod => unreachable!("pods are made one by one"),
+                Kind::Pod | Kind::StatefulSet => unreachable!("pods are made one by one, and not by a set"),
             }
         }
     }
@@ -174,6 +174,10 @@ fn what_the_spec_says_of_a_pod_is_in_it() {
     assert_eq!(claim["spec"]["storageClassName"], "fast");
     let plain = blueprint(json!({})).pod("broker-a-1").body;
     assert_eq!(plain["spec"]["containers"][0]["image"], "gantry:1");
+    let name_servers = |pod: &Value| pod["spec"]["containers"][0]["args"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!(name_servers(&plain), "ns-0:9876;ns-1:9876");
+    let by_name = blueprint(json!({"nameServer": "main"})).pod("broker-a-1").body;
+    assert_eq!(name_servers(&by_name), "main-nameserver-members.shop.svc:9876");
 }
 
 #[test]
@@ -246,6 +250,7 @@ fn the_hash_follows_what_brokers_read_and_nothing_else() {
     let changes = [
         json!({"image": "x"}),
         json!({"clusterName": "x"}),
+        json!({"nameServer": "main"}),
         json!({"flush": "Sync"}),
         json!({"replication": {"mode": "Async"}}),
         json!({"replication": {"minInSync": 1}}),

@@ -184,9 +184,7 @@ impl State {
         match method {
             "GET" => match self.objects.get(path) {
                 Some(object) => (200, object.clone()),
-                None if path.rsplit('/').next().is_some_and(|last| last.ends_with('s')) => {
-                    (200, self.list(path, selector))
-                }
+                None if is_list(path) => (200, self.list(path, selector)),
                 None => refusal(404),
             },
             "POST" => {
@@ -260,6 +258,12 @@ fn is_in(list: &str, object: &str) -> bool {
 
 fn is_selected(selector: &[(String, String)], object: &Value) -> bool {
     selector.iter().all(|(key, value)| object["metadata"]["labels"][key] == *value)
+}
+
+/// Of all objects of a kind, in a namespace or in all.
+fn is_list(path: &str) -> bool {
+    let mut after_namespace = path.split('/').skip_while(|segment| *segment != "namespaces").skip(2);
+    after_namespace.next().is_none() || after_namespace.next().is_none()
 }
 
 fn merge(into: &mut Value, patch: Value) {

@@ -10,24 +10,27 @@
 //! - [`places`]: zones and addresses of nodes.
 //! - [`reconcile`]: read, plan, apply, one step, status.
 //! - [`watched`]: a reconcile with an end, seen by metrics.
+//! - [`guard`]: objects that can't be read say so, and hold up no other.
+//! - [`name_servers`]: the same for name servers.
+//! - [`declared`]: topics and consumer groups, at the masters of broker groups.
 //! - [`run`]: all of it, for as long as this operator leads.
 //!
-//! What it asks of the API, for whoever grants it: `brokergroups` get, list, watch, patch; `brokergroups/status` patch; `pods` list, watch,
-//! create, delete; `persistentvolumeclaims` list, watch, create, patch, delete; `services`, `configmaps`, `poddisruptionbudgets`,
-//! `networkpolicies` create, patch; `services` get, list, watch; `secrets` get, create; `endpointslices` get, list, watch, create, update;
-//! `events.k8s.io/events` create, patch; `nodes` get, list, watch (it does without, where it may not); in its own namespace `leases` and
-//! `endpointslices` get, create, update.
+//! What it asks of the API, for whoever grants it, is in charts/gantry/templates/rbac.yaml, with a reason each; without `nodes` it
+//! does, where it may not.
 
 mod api;
 mod board;
 mod claims;
+mod declared;
 mod evidence;
 #[cfg(test)]
 mod fault_tests;
+mod guard;
 mod http;
 mod lease;
 #[cfg(test)]
 mod mock;
+mod name_servers;
 mod nodes;
 mod orders;
 mod places;

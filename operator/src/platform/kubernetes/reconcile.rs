@@ -25,7 +25,7 @@ use super::record_status::StatusRecord;
 use super::slices::{Place, lead_nowhere};
 use super::status::{is_news, observe, patch, pod_seen, recorded, standing, status};
 use super::watched::label;
-use crate::api::{BrokerGroup, ReplicationMode};
+use crate::api::{BrokerGroup, NameServer, ReplicationMode};
 use crate::elector::{ElectorServer, Group, View};
 use crate::observe::Metrics;
 use crate::plan::kubernetes::{
@@ -187,14 +187,17 @@ impl One<'_> {
             next_step(wanted, &seen)
         };
         self.context.metrics.decided(&self.id(), label(&step));
+        let trouble = self.context.board.trouble(&self.id());
+        let name_server_missing = self.missing_name_server().await?;
         let standing = Standing {
             refused,
             external,
+            name_server_missing,
             in_sync: counted.len(),
             paused: wishes.paused,
             hibernates: sleeps,
             volumes: VolumesStanding::new(wanted, &blueprint.spec.storage.size, &seen, self.claims_refused()),
-            ..standing(blueprint, &seen, &view, self.context.board.trouble(&self.id()))
+            ..standing(blueprint, &seen, &view, trouble)
         };
         self.write_status(&standing, &step, &view).await?;
         self.take(blueprint, &seen, &step).await
@@ -239,6 +242,14 @@ impl One<'_> {
             Some((replica.clone(), pod_seen(pod, |node| self.context.nodes.is_cordoned(node))))
         });
         Ok(named.collect())
+    }
+
+    /// The name server that the group names, if there is none of that name.
+    async fn missing_name_server(&self) -> Result<Option<String>, CallError> {
+        let Some(name) = &self.group.spec.name_server else { return Ok(None) };
+        let api: Api<NameServer> = Api::namespaced(self.context.client.clone(), &self.namespace);
+        let there = call(api.get_metadata_opt(name)).await?.is_some();
+        Ok((!there).then(|| name.clone()))
     }
 
     /// The group's secret, made if it isn't there.
@@ -471,7 +482,7 @@ pub(super) fn api_of(client: &Client, namespace: &str, kind: Kind) -> Api<Dynami
 
 #[cfg(test)]
 #[path = "reconcile_tests.rs"]
-mod tests;
+pub(super) mod tests;
 
 #[cfg(test)]
 #[path = "life_tests.rs"]

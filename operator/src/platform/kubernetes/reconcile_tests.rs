@@ -10,7 +10,7 @@ use crate::elector::tests::{hello, join, until};
 
 pub(super) const GROUP: &str = "/apis/gantry.rs/v1alpha1/namespaces/shop/brokergroups/broker-a";
 
-pub(super) async fn context(mock: &Mock, leadership: Leadership) -> Context {
+pub(in crate::platform::kubernetes) async fn context(mock: &Mock, leadership: Leadership) -> Context {
     let (notices, _told) = unbounded_channel();
     let metrics = Arc::new(Metrics::new(10).unwrap());
     let board = Arc::new(Board::new(mock.client(), leadership.clone(), Arc::clone(&metrics), notices));
@@ -147,6 +147,21 @@ async fn a_master_service_that_somebody_deleted_is_made_anew() {
     mock.remove("/api/v1/namespaces/shop/services/broker-a-master");
     reconcile(&group(&mock), &context).await.unwrap();
     assert_eq!(mock.paths(), before);
+}
+
+#[tokio::test]
+async fn a_group_whose_name_server_is_missing_says_so_and_goes_on() {
+    let mock = Mock::start();
+    put_group(&mock, &json!({"nameServer": "main"}));
+    let context = context(&mock, Leadership::for_tests()).await;
+    reconcile(&group(&mock), &context).await.unwrap();
+    let ready = condition(&mock, "Ready");
+    assert_eq!(ready, "False NoNameServer: spec.nameServer: there is no NameServer main in this namespace");
+    assert!(mock.get("/api/v1/namespaces/shop/pods/broker-a-2").is_some());
+    let name_server = json!({"metadata": {"name": "main", "namespace": "shop"}});
+    mock.put("/apis/gantry.rs/v1alpha1/namespaces/shop/nameservers/main", name_server);
+    reconcile(&group(&mock), &context).await.unwrap();
+    assert!(condition(&mock, "Ready").starts_with("False NoMaster"));
 }
 
 #[tokio::test]

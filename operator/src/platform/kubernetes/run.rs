@@ -1,5 +1,6 @@
 //! `gantry-operator run`: waits until it leads, and then keeps every group until it doesn't.
 
+use std::fmt::Debug;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use kube::runtime::events::{Event, Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::{Event as WatchEvent, watcher};
 use kube::{Api, Client};
+use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
@@ -32,7 +34,8 @@ use super::places::Places;
 use super::reconcile::{Context, MANAGER};
 use super::slices::lead_to_elector;
 use super::watched::{follow, reconcile_watched};
-use crate::api::BrokerGroup;
+use super::{declared, name_servers};
+use crate::api::{BrokerGroup, ConsumerGroup, Topic};
 use crate::elector::{ElectorServer, Listener};
 use crate::observe::{Counted, Metrics};
 use crate::plan::kubernetes::{BROKER, GROUP_LABEL, Site};
@@ -41,7 +44,7 @@ use crate::plan::kubernetes::{BROKER, GROUP_LABEL, Site};
 const LEASE: &str = "gantry-operator";
 
 /// Before the API server is asked again for what it doesn't have yet.
-const RETRY: Duration = Duration::from_secs(2);
+pub(super) const RETRY: Duration = Duration::from_secs(2);
 
 /// What this operator is told at its start.
 #[derive(Clone, Debug)]
@@ -137,6 +140,9 @@ pub(super) async fn lead(
     let scopes = scopes(client, &options.namespaces);
     for scope in scopes {
         tasks.spawn(keep_groups(scope.clone(), Arc::clone(&context)));
+        tasks.spawn(name_servers::keep(scope.clone(), Arc::clone(&context)));
+        tasks.spawn(declared::keep::<Topic>(scope.clone(), Arc::clone(&context), options.pod_name.clone()));
+        tasks.spawn(declared::keep::<ConsumerGroup>(scope.clone(), Arc::clone(&context), options.pod_name.clone()));
         tasks.spawn(follow_pods(scope, Arc::clone(&context)));
     }
     let (nodes, api) = (Arc::clone(&context.nodes), client.clone());
@@ -153,13 +159,18 @@ pub(super) async fn lead(
 
 /// One, or all, namespaces.
 #[derive(Clone)]
-struct Scope {
+pub(super) struct Scope {
     client: Client,
     namespace: Option<String>,
 }
 
 impl Scope {
-    fn api<K>(&self) -> Api<K>
+    #[cfg(test)]
+    pub(super) fn of(client: Client, namespace: &str) -> Self {
+        Self { client, namespace: Some(namespace.to_owned()) }
+    }
+
+    pub(super) fn api<K>(&self) -> Api<K>
     where
         K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
@@ -180,13 +191,18 @@ fn scopes(client: &Client, namespaces: &[String]) -> Vec<Scope> {
 
 /// Until the API server has the CustomResourceDefinition. A watch that begins before would wait ever longer between its tries. Any other trouble
 /// is the watch's own.
-async fn until_known(groups: &Api<BrokerGroup>) {
+pub(super) async fn until_known<K>(objects: &Api<DeserializeGuard<K>>)
+where
+    K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
     let mut told = false;
     loop {
-        match call(groups.list(&ListParams::default().limit(1))).await {
+        match call(objects.list(&ListParams::default().limit(1))).await {
             Err(error) if error.code() == Some(404) && !told => {
+                let (kind, definition) = (K::kind(&()), format!("{}.{}", K::plural(&()), K::group(&())));
                 warn!(
-                    "the API server has no BrokerGroups: the CustomResourceDefinition brokergroups.gantry.rs is missing. The chart brings it, and so does kubectl apply -f crds/"
+                    %kind, definition,
+                    "the API server doesn't know this kind: its CustomResourceDefinition is missing. The chart brings it, and so does kubectl apply -f crds/"
                 );
                 told = true;
             }
@@ -199,7 +215,7 @@ async fn until_known(groups: &Api<BrokerGroup>) {
 
 /// Kube's controller queues each group once, runs groups beside each other, and lists anew after a 410.
 async fn keep_groups(scope: Scope, context: Arc<Context>) {
-    until_known(&scope.api()).await;
+    until_known::<BrokerGroup>(&scope.api()).await;
     let ours = || watched().labels(&format!("app.kubernetes.io/name={BROKER}"));
     let slices = watched().labels("endpointslice.kubernetes.io/managed-by=gantry-operator");
     let controller = Controller::new(scope.api::<DeserializeGuard<BrokerGroup>>(), watched())
@@ -307,7 +323,7 @@ mod tests {
     async fn groups_are_followed_once_the_api_server_has_their_definition() {
         let mock = Mock::start();
         mock.refuse_all_with(404);
-        let groups = Api::all(mock.client());
+        let groups: Api<DeserializeGuard<BrokerGroup>> = Api::all(mock.client());
         timeout(RETRY * 100, until_known(&groups)).await.unwrap_err();
         mock.refuse_nothing();
         timeout(RETRY * 2, until_known(&groups)).await.unwrap();

@@ -17,10 +17,10 @@ use crate::api::BrokerGroup;
 use crate::plan::kubernetes::Step;
 
 /// A reconcile that takes longer hangs: it is ended, told, and tried again. A switchover is the longest of what it may do.
-const RECONCILE_PATIENCE: Duration = Duration::from_mins(1);
+pub(super) const RECONCILE_PATIENCE: Duration = Duration::from_mins(1);
 
 /// An object that can't be read is looked at again, changed or not.
-const UNREADABLE_AGAIN: Duration = Duration::from_mins(1);
+pub(super) const UNREADABLE_AGAIN: Duration = Duration::from_mins(1);
 
 /// Reconciles a group; when to look again.
 pub(super) async fn reconcile_watched(
