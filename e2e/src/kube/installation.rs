@@ -69,6 +69,42 @@ impl<'a> Installation<'a> {
         process::run(&mut self.kubectl(&["apply", "--filename", "-"]), Some(manifest)).map(drop)
     }
 
+    /// What the API server would say of a manifest.
+    pub fn dry_run(&self, manifest: &str) -> anyhow::Result<String> {
+        process::run(&mut self.kubectl(&["apply", "--dry-run=server", "--filename", "-"]), Some(manifest))
+    }
+
+    /// Waits until an object has the condition: `Ready`, or `Ready=False`.
+    pub fn wait_condition(&self, object: &str, condition: &str) -> anyhow::Result<()> {
+        self.wait_by_kubectl(object, &format!("condition={condition}"))
+    }
+
+    /// Waits until a field of an object (`kind/name`) has that value.
+    pub fn wait_until(&self, object: &str, path: &str, value: &str) -> anyhow::Result<()> {
+        self.wait_by_kubectl(object, &format!("jsonpath={{{path}}}={value}"))
+    }
+
+    fn wait_by_kubectl(&self, object: &str, wanted: &str) -> anyhow::Result<()> {
+        let mut wait = self.kubectl(&["wait", object, &format!("--for={wanted}"), "--timeout=3m"]);
+        self.or_tell(process::run(&mut wait, None)).map(drop)
+    }
+
+    /// `kubectl scale`, of anything.
+    pub fn scale_object(&self, object: &str, replicas: u32) -> anyhow::Result<()> {
+        process::run(&mut self.kubectl(&["scale", object, &format!("--replicas={replicas}")]), None).map(drop)
+    }
+
+    /// `kubectl delete`, which waits for finalizers.
+    pub fn delete(&self, object: &str) -> anyhow::Result<()> {
+        let mut delete = self.kubectl(&["delete", object, "--timeout=1m"]);
+        self.or_tell(process::run(&mut delete, None)).map(drop)
+    }
+
+    /// What `kubectl get` shows people.
+    pub fn table(&self, kinds: &str) -> anyhow::Result<String> {
+        process::run(&mut self.kubectl(&["get", kinds]), None)
+    }
+
     /// Waits until the group is as wanted; the error has the logs.
     pub fn wait_for(
         &self,
@@ -90,15 +126,19 @@ impl<'a> Installation<'a> {
         self.or_tell(process::run(&mut self.kubectl(&ready), None)).map(drop)
     }
 
-    /// Waits until a field of an object (`kind/name`) has that value.
-    pub fn wait_until(&self, object: &str, path: &str, value: &str) -> anyhow::Result<()> {
-        let condition = format!("--for=jsonpath={{{path}}}={value}");
-        self.or_tell(process::run(&mut self.kubectl(&["wait", &condition, object, "--timeout=3m"]), None)).map(drop)
-    }
-
     /// The name by which clients find the name servers.
     pub fn name_server(&self) -> String {
         format!("{RELEASE}-nameserver.{}.svc:9876", self.namespace)
+    }
+
+    /// The same of a `NameServer`.
+    pub fn name_server_of(&self, name: &str) -> String {
+        format!("{name}-nameserver.{}.svc:9876", self.namespace)
+    }
+
+    /// Kubernetes' own name for a pod: another pod of the same name has another.
+    pub fn pod_uid(&self, pod: &str) -> anyhow::Result<String> {
+        self.get(&["pod", pod], ".metadata.uid")
     }
 
     /// SIGKILL to a replica's process. When it had been sent, in the histories' microseconds: until then the process may acknowledge.
@@ -107,7 +147,7 @@ impl<'a> Installation<'a> {
         Ok(wait::now_us())
     }
 
-    /// The id of a pod's container.
+    /// The id of a pod's container: one that was started again has another.
     pub fn container(&self, pod: &str) -> anyhow::Result<String> {
         self.get(&["pod", pod], ".status.containerStatuses[0].containerID")
     }
@@ -190,12 +230,9 @@ impl<'a> Installation<'a> {
     pub fn or_tell<T>(&self, result: anyhow::Result<T>) -> anyhow::Result<T> {
         if result.is_err() {
             let logs = ["logs", "--prefix", "--tail=30", "--selector", "app.kubernetes.io/name"];
-            for what in [
-                &["get", "brokergroups,pods", "--output=wide"][..],
-                &["get", "events"],
-                &["describe", "brokergroups"],
-                &logs,
-            ] {
+            for what in
+                [&["get", "gantry,pods", "--output=wide"][..], &["get", "events"], &["describe", "gantry"], &logs]
+            {
                 let told = process::run(&mut self.kubectl(what), None).unwrap_or_else(|error| format!("{error:#}"));
                 logs::say(&format!("--- kubectl {}\n{told}", what.join(" ")));
             }
@@ -210,9 +247,12 @@ impl Drop for Installation<'_> {
         if self.goes_with_cluster {
             return;
         }
+        // What waits for the operator goes while it is there.
+        let declared = ["delete", "topics.gantry.rs,consumergroups", "--all", "--timeout=1m"];
+        let declared = process::run(&mut self.kubectl(&declared), None);
         let uninstall = process::run(self.helm("uninstall").args([RELEASE, "--ignore-not-found"]), None);
         let delete = process::run(&mut self.kubectl(&["delete", "namespace", &self.namespace, "--timeout=3m"]), None);
-        for result in [uninstall, delete] {
+        for result in [declared, uninstall, delete] {
             if let Err(error) = result {
                 logs::say(&format!("namespace {} may have stayed: {error:#}", self.namespace));
             }

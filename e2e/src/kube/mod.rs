@@ -6,7 +6,9 @@
 pub mod bad_manifests;
 pub mod client;
 pub mod cluster;
+pub mod declared;
 pub mod follow;
+pub mod forward;
 pub mod installation;
 mod life;
 pub mod twins;
