@@ -23,10 +23,11 @@ pub(crate) async fn run(
 ) -> anyhow::Result<String> {
     let group = connection.group(name).await?;
     check(&group, replica)?;
+    // Before the order: the operator may have carried it out, and told so, in the moment after it.
+    let before = events(connection, name).await?;
     let asked = connection.annotate(name, group.version.as_deref(), SWITCHOVER_ANNOTATION, Some(replica)).await;
     asked.with_context(|| format!("asking for a switchover of {name} to {replica}"))?;
     let give_up = Instant::now() + patience;
-    let before = events(connection, name).await?;
     loop {
         let now = connection.group(name).await?;
         if now.annotations.get(SWITCHOVER_ANNOTATION).map(String::as_str) != Some(replica) {
