@@ -20,7 +20,7 @@ use gantry_store::Retention;
 use crate::core::DivergentLimits;
 use crate::core::FlowLimits;
 use crate::ha::{ColdRate, HaConfig, Tls, TlsFiles};
-use crate::services::ServicesConfig;
+use crate::services::{Adjustable, ServicesConfig};
 
 /// Half of what an HA frame may hold: a segment's blank end is as long as what didn't fit, and records are longer than bodies.
 const MAX_HA_BATCH_BYTES: usize = 8 << 20;
@@ -390,6 +390,20 @@ impl Keys {
         })
     }
 
+    fn adjustable(&mut self, default: Adjustable) -> Result<Adjustable> {
+        Ok(Adjustable {
+            permission: self.or("brokerPermission", default.permission)?,
+            long_polling: self.or("longPollingEnable", default.long_polling)?,
+            short_polling_ms: self.or("shortPollingTimeMills", default.short_polling_ms)?,
+            max_pull_messages: self.or("maxTransferCountOnMessageInMemory", default.max_pull_messages)?,
+            max_pull_bytes: self.or("maxTransferBytesOnMessageInMemory", default.max_pull_bytes)?,
+            max_old_pull_messages: self.or("maxTransferCountOnMessageInDisk", default.max_old_pull_messages)?,
+            max_old_pull_bytes: self.or("maxTransferBytesOnMessageInDisk", default.max_old_pull_bytes)?,
+            max_unique_query: self.or("defaultQueryMaxNum", default.max_unique_query)?,
+            max_query: self.or("maxMsgsNumBatch", default.max_query)?,
+        })
+    }
+
     fn services(&mut self, broker: &BrokerConfig) -> Result<ServicesConfig> {
         let default = ServicesConfig::default();
         Ok(ServicesConfig {
@@ -404,21 +418,13 @@ impl Keys {
             default_topic_queues: self.or("defaultTopicQueueNums", default.default_topic_queues)?,
             cluster_topic: self.or("clusterTopicEnable", default.cluster_topic)?,
             broker_topic: self.or("brokerTopicEnable", default.broker_topic)?,
-            permission: self.or("brokerPermission", default.permission)?,
             max_message_bytes: broker.store.max_message_bytes,
             delay_levels: self.or("messageDelayLevel", default.delay_levels)?,
-            long_polling: self.or("longPollingEnable", default.long_polling)?,
-            short_polling_ms: self.or("shortPollingTimeMills", default.short_polling_ms)?,
             max_held_pulls: self.or("pullThreadPoolQueueCapacity", default.max_held_pulls)?,
-            max_pull_messages: self.or("maxTransferCountOnMessageInMemory", default.max_pull_messages)?,
-            max_pull_bytes: self.or("maxTransferBytesOnMessageInMemory", default.max_pull_bytes)?,
-            max_old_pull_messages: self.or("maxTransferCountOnMessageInDisk", default.max_old_pull_messages)?,
-            max_old_pull_bytes: self.or("maxTransferBytesOnMessageInDisk", default.max_old_pull_bytes)?,
-            max_unique_query: self.or("defaultQueryMaxNum", default.max_unique_query)?,
-            max_query: self.or("maxMsgsNumBatch", default.max_query)?,
             max_queued_queries: self.or("queryThreadPoolQueueCapacity", default.max_queued_queries)?,
             snapshot_ms: self.or("flushConsumerOffsetInterval", default.snapshot_ms)?,
             base_ms: default.base_ms,
+            adjustable: self.adjustable(default.adjustable)?,
             in_memory_bytes: default.in_memory_bytes,
             client_expiry_ms: default.client_expiry_ms,
             queue_lock_ms: default.queue_lock_ms,

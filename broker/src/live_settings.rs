@@ -102,7 +102,7 @@ mod tests {
         let entries = key_and_value.map(|(key, value)| (key.to_owned(), value.to_owned()));
         let config = BrokerConfig::parse(entries.into_iter().collect()).unwrap();
         assert!(config.unknown_keys.is_empty(), "{:?}", config.unknown_keys);
-        let services = (config.services.adjustable(), config.services.auto_create_groups);
+        let services = (config.services.adjustable, config.services.auto_create_groups);
         let rest = (config.flow, services, config.ha.cold_rate.get(), config.external_master);
         format!("{:?} {rest:?}", config.store.retention)
     }

@@ -29,30 +29,12 @@ pub struct ServicesConfig {
     pub cluster_topic: bool,
     /// see `cluster_topic`
     pub broker_topic: bool,
-    /// `brokerPermission`: 2 write, 4 read
-    pub permission: u8,
     /// `maxMessageSize`: bytes of one message's body, and of a client batch as it arrives
     pub max_message_bytes: u32,
     /// `messageDelayLevel`
     pub delay_levels: String,
-    /// `longPollingEnable`: off means that a pull which finds nothing waits `short_polling_ms` only
-    pub long_polling: bool,
-    /// `shortPollingTimeMills`
-    pub short_polling_ms: u64,
     /// Pulls that may wait for a message at once; RocketMQ's pull queue has this capacity (`pullThreadPoolQueueCapacity`)
     pub max_held_pulls: usize,
-    /// `maxTransferCountOnMessageInMemory`
-    pub max_pull_messages: u32,
-    /// `maxTransferBytesOnMessageInMemory`
-    pub max_pull_bytes: u32,
-    /// `maxTransferCountOnMessageInDisk`: the same for messages farther behind than `in_memory_bytes`
-    pub max_old_pull_messages: u32,
-    /// `maxTransferBytesOnMessageInDisk`
-    pub max_old_pull_bytes: u32,
-    /// `defaultQueryMaxNum`: messages that a query by unique key gives
-    pub max_unique_query: u32,
-    /// `maxMsgsNumBatch`: messages that any query by key gives
-    pub max_query: u32,
     /// `queryThreadPoolQueueCapacity`: requests that may wait for what is on disk
     pub max_queued_queries: usize,
     /// How much of the log counts as being in memory (RocketMQ: 40 % of the machine's): a group that has no offset
@@ -69,34 +51,45 @@ pub struct ServicesConfig {
     /// Milliseconds between two of the older snapshots that a cut log is read again from; cuts further back than this can be
     /// followed exactly only while the log has all metadata records
     pub base_ms: u64,
+    /// At the start
+    pub adjustable: Adjustable,
 }
 
-/// Of these, what may change while the broker runs.
+/// What may change while the broker runs.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Adjustable {
-    pub(super) permission: u8,
-    pub(super) long_polling: bool,
-    pub(super) short_polling_ms: u64,
-    pub(super) max_pull_messages: u32,
-    pub(super) max_pull_bytes: u32,
-    pub(super) max_old_pull_messages: u32,
-    pub(super) max_old_pull_bytes: u32,
-    pub(super) max_unique_query: u32,
-    pub(super) max_query: u32,
+pub struct Adjustable {
+    /// `brokerPermission`: 2 write, 4 read
+    pub permission: u8,
+    /// `longPollingEnable`: off means that a pull which finds nothing waits `short_polling_ms` only
+    pub long_polling: bool,
+    /// `shortPollingTimeMills`
+    pub short_polling_ms: u64,
+    /// `maxTransferCountOnMessageInMemory`
+    pub max_pull_messages: u32,
+    /// `maxTransferBytesOnMessageInMemory`
+    pub max_pull_bytes: u32,
+    /// `maxTransferCountOnMessageInDisk`: the same for messages farther behind than `in_memory_bytes`
+    pub max_old_pull_messages: u32,
+    /// `maxTransferBytesOnMessageInDisk`
+    pub max_old_pull_bytes: u32,
+    /// `defaultQueryMaxNum`: messages that a query by unique key gives
+    pub max_unique_query: u32,
+    /// `maxMsgsNumBatch`: messages that any query by key gives
+    pub max_query: u32,
 }
 
-impl ServicesConfig {
-    pub(crate) fn adjustable(&self) -> Adjustable {
-        Adjustable {
-            permission: self.permission,
-            long_polling: self.long_polling,
-            short_polling_ms: self.short_polling_ms,
-            max_pull_messages: self.max_pull_messages,
-            max_pull_bytes: self.max_pull_bytes,
-            max_old_pull_messages: self.max_old_pull_messages,
-            max_old_pull_bytes: self.max_old_pull_bytes,
-            max_unique_query: self.max_unique_query,
-            max_query: self.max_query,
+impl Default for Adjustable {
+    fn default() -> Self {
+        Self {
+            permission: 6,
+            long_polling: true,
+            short_polling_ms: 1000,
+            max_pull_messages: 32,
+            max_pull_bytes: 256 << 10,
+            max_old_pull_messages: 8,
+            max_old_pull_bytes: 64 << 10,
+            max_unique_query: 32,
+            max_query: 64,
         }
     }
 }
@@ -115,18 +108,9 @@ impl Default for ServicesConfig {
             default_topic_queues: 8,
             cluster_topic: true,
             broker_topic: true,
-            permission: 6,
             max_message_bytes: 4 << 20,
             delay_levels: "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h".into(),
-            long_polling: true,
-            short_polling_ms: 1000,
             max_held_pulls: 100_000,
-            max_pull_messages: 32,
-            max_pull_bytes: 256 << 10,
-            max_old_pull_messages: 8,
-            max_old_pull_bytes: 64 << 10,
-            max_unique_query: 32,
-            max_query: 64,
             max_queued_queries: 20_000,
             in_memory_bytes: memory_share(),
             client_expiry_ms: 120_000,
@@ -134,6 +118,7 @@ impl Default for ServicesConfig {
             offset_flush_ms: 500,
             snapshot_ms: 5_000,
             base_ms: 60_000,
+            adjustable: Adjustable::default(),
         }
     }
 }

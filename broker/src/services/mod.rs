@@ -47,14 +47,13 @@ mod upkeep;
 #[cfg(test)]
 mod tests;
 
-pub use config::ServicesConfig;
+pub use config::{Adjustable, ServicesConfig};
 pub use failure::Refusal;
 pub use seam::{Busy, Done, Log, NotServing, Replication, Role, SendFailure, Submission, Wait};
 pub use send_reply::SendReply;
 
 use bases::Bases;
 use clients::Clients;
-use config::Adjustable;
 use config_files::ConfigFiles;
 use delay_levels::DelayLevels;
 use gantry_remoting::body::topic_config::TopicConfigs;
@@ -169,7 +168,7 @@ impl Services {
             runtime: Handle::current(),
             upkeep: Mutex::new(JoinSet::new()),
             started_ms: now_ms(),
-            adjustable: RwLock::new(config.adjustable()),
+            adjustable: RwLock::new(config.adjustable),
             config,
         });
         services.start_upkeep();
@@ -265,7 +264,7 @@ impl Services {
 
     /// Goes by these settings from now on, as far as they may change while it runs.
     pub fn adjust(&self, config: &ServicesConfig) {
-        *self.adjustable.write() = config.adjustable();
+        *self.adjustable.write() = config.adjustable;
         self.live.groups.set_auto_create(config.auto_create_groups);
     }
 

@@ -1,6 +1,7 @@
 //! PULL_MESSAGE and LITE_PULL_MESSAGE: messages of one queue from an offset on, or a wait until there are some.
 
 use super::Services;
+use super::config::Adjustable;
 use super::failure::Refusal;
 use super::filter::{TagFilter, check_type};
 use super::long_polling::Wanted;
@@ -166,7 +167,8 @@ impl Services {
     }
 
     fn check_pull(&self, header: &PullMessage<'_>) -> Result<Checked, Refusal> {
-        if i32::from(self.permission()) & perm::READ == 0 {
+        let settings = self.adjustable();
+        if i32::from(settings.permission) & perm::READ == 0 {
             return Err(Refusal::new(response::NO_PERMISSION, "this broker's brokerPermission forbids pulling"));
         }
         let group = self.group(header.consumer_group)?;
@@ -181,7 +183,6 @@ impl Services {
             self.live.offsets.commit(&topic.name, header.consumer_group, queue, header.commit_offset);
         }
         let max_bytes = header.max_msg_bytes.filter(|bytes| *bytes > 0).map_or(u32::MAX, |bytes| bytes as u32);
-        let settings = self.adjustable();
         let max_count =
             header.max_msg_nums.clamp(1, i32::try_from(settings.max_pull_messages).unwrap_or(i32::MAX).max(1));
         Ok(Checked {
@@ -202,7 +203,7 @@ impl Services {
                 }),
             },
             filter,
-            deadline: self.deadline(header),
+            deadline: deadline(header, settings),
         })
     }
 
@@ -227,16 +228,16 @@ impl Services {
         }
         self.clients.filter(header.consumer_group, header.topic, header.sub_version, broadcast_allowed)
     }
+}
 
-    fn deadline(&self, header: &PullMessage<'_>) -> Option<Instant> {
-        if header.sys_flag & sys_flag::SUSPEND == 0 {
-            return None;
-        }
-        let asked = u64::try_from(header.suspend_timeout_ms).unwrap_or(0);
-        let settings = self.adjustable();
-        let ms = if settings.long_polling { asked } else { settings.short_polling_ms };
-        Some(Instant::now() + Duration::from_millis(ms).min(MAX_SUSPEND))
+/// Until when it waits for a message, if it is to wait.
+fn deadline(header: &PullMessage<'_>, settings: Adjustable) -> Option<Instant> {
+    if header.sys_flag & sys_flag::SUSPEND == 0 {
+        return None;
     }
+    let asked = u64::try_from(header.suspend_timeout_ms).unwrap_or(0);
+    let ms = if settings.long_polling { asked } else { settings.short_polling_ms };
+    Some(Instant::now() + Duration::from_millis(ms).min(MAX_SUSPEND))
 }
 
 /// All of a [`Pull`] but its ticket.
