@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::BytesMut;
 use thiserror::Error;
@@ -139,6 +140,8 @@ impl Session<'_> {
     }
 
     fn decode_up_to(&mut self, room: usize, draining: bool) -> Result<Buffered, FrameError> {
+        // One look at the clock for all that came together.
+        let received = Instant::now();
         while draining || self.batch.len() < room {
             let Some(command) = frame::decode(&mut self.buffer, self.connection.limits().max_frame_bytes)? else {
                 return Ok(Buffered::NoWholeFrame);
@@ -146,7 +149,7 @@ impl Session<'_> {
             if command.is_response() {
                 self.connection.deliver(command);
             } else if !draining {
-                let ticket = Ticket::new(Arc::clone(self.connection), &command);
+                let ticket = Ticket::new(Arc::clone(self.connection), &command, received);
                 self.batch.push(Inbound { request: command, ticket });
             }
         }

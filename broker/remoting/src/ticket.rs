@@ -35,7 +35,7 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    pub(crate) fn new(connection: Arc<Connection>, request: &Command) -> Self {
+    pub(crate) fn new(connection: Arc<Connection>, request: &Command, received: Instant) -> Self {
         connection.ticket_taken();
         Self {
             connection,
@@ -44,7 +44,7 @@ impl Ticket {
             client_version: request.version,
             language: request.language,
             serialize: request.serialize,
-            received: Instant::now(),
+            received,
             long_polling: false,
             owed: request.flag & ONEWAY_BIT == 0,
         }
