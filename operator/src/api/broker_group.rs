@@ -11,6 +11,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::default_cluster;
 use super::status::BrokerGroupStatus;
 
 /// Most replicas that a group may have, the master included.
@@ -317,10 +318,6 @@ impl Default for Spread {
 
 fn three() -> u8 {
     3
-}
-
-fn default_cluster() -> String {
-    "DefaultCluster".to_owned()
 }
 
 fn twenty_gibibytes() -> String {

@@ -9,6 +9,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::declared::{DeclaredStatus, DeletionPolicy};
+use super::default_cluster;
 
 /// A consumer group's settings at each broker group of a cluster. Defaults are RocketMQ's.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -101,10 +102,6 @@ pub struct ConsumerGroupSpec {
     /// What becomes of the group, with its consumer offsets, when this object is deleted.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
-}
-
-fn default_cluster() -> String {
-    "DefaultCluster".to_owned()
 }
 
 fn yes() -> bool {

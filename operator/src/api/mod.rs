@@ -20,3 +20,8 @@ pub use manifest::{ManifestError, read_manifest, read_manifest_text};
 pub use name_server::{MAX_NAME_SERVER_NAME_CHARS, MAX_NAME_SERVERS, NameServer, NameServerSpec, NameServerStatus};
 pub use status::{BrokerGroupStatus, GroupRecordStatus, LastFailover, ReplicaStatus};
 pub use topic::{Perm, Topic, TopicSpec};
+
+/// RocketMQ's own default of `brokerClusterName`.
+fn default_cluster() -> String {
+    "DefaultCluster".to_owned()
+}

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::declared::{DeclaredStatus, DeletionPolicy};
+use super::default_cluster;
 
 /// A topic with its queues on each broker group of a cluster, so that producers survive the loss of a whole group.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -102,10 +103,6 @@ pub enum Perm {
     ReadOnly,
     /// Send alone; RocketMQ's 2.
     WriteOnly,
-}
-
-fn default_cluster() -> String {
-    "DefaultCluster".to_owned()
 }
 
 fn eight() -> i32 {
