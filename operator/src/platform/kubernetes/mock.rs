@@ -74,6 +74,15 @@ impl Mock {
         Client::new(service, "default")
     }
 
+    /// A condition of an object that is there: `<status> <reason>: <message>`.
+    pub(super) fn condition(&self, path: &str, type_: &str) -> String {
+        let object = self.get(path).unwrap();
+        let all = object["status"]["conditions"].as_array().unwrap();
+        let one = all.iter().find(|condition| condition["type"] == type_).unwrap();
+        let text = |key: &str| one[key].as_str().unwrap();
+        format!("{} {}: {}", text("status"), text("reason"), text("message"))
+    }
+
     pub(super) fn get(&self, path: &str) -> Option<Value> {
         self.state.lock().objects.get(path).cloned()
     }

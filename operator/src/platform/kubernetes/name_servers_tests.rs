@@ -25,15 +25,7 @@ async fn look(mock: &Mock) {
 }
 
 fn condition(mock: &Mock, type_: &str) -> String {
-    let object = mock.get(SERVERS).unwrap();
-    let all = object["status"]["conditions"].as_array().unwrap();
-    let one = all.iter().find(|condition| condition["type"] == type_).unwrap();
-    format!(
-        "{} {}: {}",
-        one["status"].as_str().unwrap(),
-        one["reason"].as_str().unwrap(),
-        one["message"].as_str().unwrap()
-    )
+    mock.condition(SERVERS, type_)
 }
 
 #[tokio::test]

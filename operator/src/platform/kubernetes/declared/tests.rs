@@ -197,15 +197,7 @@ impl Rig {
     }
 
     fn condition(&self, path: &str, type_: &str) -> String {
-        let object = self.mock.get(path).unwrap();
-        let all = object["status"]["conditions"].as_array().unwrap();
-        let one = all.iter().find(|condition| condition["type"] == type_).unwrap();
-        format!(
-            "{} {}: {}",
-            one["status"].as_str().unwrap(),
-            one["reason"].as_str().unwrap(),
-            one["message"].as_str().unwrap()
-        )
+        self.mock.condition(path, type_)
     }
 
     fn is_being_deleted(&self, path: &str) {
