@@ -29,25 +29,30 @@ pub fn create_topic_with(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let broker = Client::new(master, Limits::default(), None);
-        let header = CreateTopic {
-            topic,
-            default_topic: "TBW102",
-            read_queue_nums: queues,
-            write_queue_nums: queues,
-            perm: 6,
-            topic_filter_type: "SINGLE_TAG",
-            topic_sys_flag: Some(0),
-            order: Some(false),
-            attributes,
-            force: None,
-        };
-        let create = Command::request(request::UPDATE_AND_CREATE_TOPIC).with_header(&header);
-        let answer = broker.invoke(create, ANSWER_WITHIN).await.context("creating a topic")?;
+        let answer =
+            broker.invoke(topic_request(topic, queues, attributes), ANSWER_WITHIN).await.context("creating a topic")?;
         if answer.code != response::SUCCESS {
             bail!("creating topic {topic} at {master}: code {} {}", answer.code, answer.remark.unwrap_or_default());
         }
         wait_for_route(nameserver, topic).await
     })
+}
+
+/// Asks a master for a topic with so many queues to read and to write.
+pub(crate) fn topic_request(topic: &str, queues: i32, attributes: Option<&str>) -> Command {
+    let header = CreateTopic {
+        topic,
+        default_topic: "TBW102",
+        read_queue_nums: queues,
+        write_queue_nums: queues,
+        perm: 6,
+        topic_filter_type: "SINGLE_TAG",
+        topic_sys_flag: Some(0),
+        order: Some(false),
+        attributes,
+        force: None,
+    };
+    Command::request(request::UPDATE_AND_CREATE_TOPIC).with_header(&header)
 }
 
 /// Where a broker's log ends, as it says itself.

@@ -10,12 +10,13 @@ use gantry_remoting::body::{self, route::TopicRouteData};
 use gantry_remoting::code::{request, response};
 use gantry_remoting::headers::admin::GetSubscriptionGroup;
 use gantry_remoting::headers::route::GetRouteInfo;
-use gantry_remoting::headers::topic::{CreateTopic, GetTopicConfig};
+use gantry_remoting::headers::topic::GetTopicConfig;
 use gantry_remoting::{Client, Command, Limits};
 use serde::de::DeserializeOwned;
 
 use super::forward::Forward;
 use super::installation::Installation;
+use crate::admin::topic_request;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const BROKER_PORT: u16 = 10_911;
@@ -46,20 +47,7 @@ impl Asked {
 
     /// As an administrator would, by hand.
     pub fn set_queues(&self, topic: &str, queues: i32) -> anyhow::Result<()> {
-        let header = CreateTopic {
-            topic,
-            default_topic: "TBW102",
-            read_queue_nums: queues,
-            write_queue_nums: queues,
-            perm: 6,
-            topic_filter_type: "SINGLE_TAG",
-            topic_sys_flag: Some(0),
-            order: Some(false),
-            attributes: None,
-            force: None,
-        };
-        let command = Command::request(request::UPDATE_AND_CREATE_TOPIC).with_header(&header);
-        self.answer(command, &[]).map(drop)
+        self.answer(topic_request(topic, queues, None), &[]).map(drop)
     }
 
     /// A consumer group's settings, where the broker has them.
