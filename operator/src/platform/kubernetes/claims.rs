@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Preconditions};
 use kube::{Api, Client};
 use tracing::info;
 
 use super::api::{CallError, call};
+use super::apply::apply;
 use super::lease::Leadership;
-use super::reconcile::{APPLY_AGAIN, MANAGER, api_of};
-use crate::plan::kubernetes::{Blueprint, ClaimSeen, GROUP_LABEL, Kind, Object, REPLICA_LABEL, claim_name};
+use super::reconcile::APPLY_AGAIN;
+use crate::plan::kubernetes::{Blueprint, ClaimSeen, GROUP_LABEL, Object, REPLICA_LABEL, claim_name};
 
 /// What was applied to each claim, when, and what Kubernetes refused of it.
 #[derive(Debug, Default)]
@@ -113,16 +114,7 @@ impl Claims<'_> {
 
     /// What Kubernetes refused, if it did.
     async fn apply(&self, object: &Object) -> Result<Option<String>, CallError> {
-        let api: Api<DynamicObject> = api_of(self.client, &self.blueprint.namespace, Kind::PersistentVolumeClaim);
-        self.leadership.check()?;
-        let params = PatchParams::apply(MANAGER).force();
-        match call(api.patch(&object.name, &params, &Patch::Apply(&object.body))).await {
-            Ok(_) => Ok(None),
-            Err(error) if matches!(error.code(), Some(400 | 403 | 404 | 422)) => {
-                Ok(Some(format!("PersistentVolumeClaim {}: {error}", object.name)))
-            }
-            Err(error) => Err(error),
-        }
+        apply((self.client, self.leadership), &self.blueprint.namespace, object).await
     }
 }
 

@@ -3,6 +3,7 @@
 //! - [`lease`]: which of the operators leads. Every write asks it first.
 //! - [`record_status`]: the group record, by compare-and-set.
 //! - [`board`]: what the elector says becomes the slice behind the master's Service, and Events.
+//! - [`apply`]: server-side apply of what is planned.
 //! - [`claims`]: the volumes.
 //! - [`orders`]: the switchover that an annotation asks for.
 //! - [`evidence`]: what kubelets say of ended containers.
@@ -19,6 +20,7 @@
 //! does, where it may not.
 
 mod api;
+mod apply;
 mod board;
 mod claims;
 mod declared;

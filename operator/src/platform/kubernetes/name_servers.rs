@@ -12,20 +12,17 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::{Action, Controller};
 use serde_json::json;
-use tokio::time::timeout;
 use tracing::warn;
 
 use super::api::{CallError, call, watched};
+use super::apply::{api_of, apply};
 use super::guard::{Guard, tell_unreadable};
-use super::reconcile::{Context, MANAGER, api_of};
+use super::reconcile::{APPLY_AGAIN, Context, MANAGER};
 use super::run::{Scope, until_known};
-use super::watched::{RECONCILE_PATIENCE, UNREADABLE_AGAIN};
+use super::watched::{UNREADABLE_AGAIN, in_time};
 use crate::api::{NameServer, NameServerStatus};
 use crate::plan::conditions::conditions;
 use crate::plan::kubernetes::{NAME_SERVER, NameServerBlueprint, Object, ServersSeen, servers_facts};
-
-/// Objects are applied again after so long, should somebody have changed them without a word to the watch.
-const APPLY_AGAIN: Duration = Duration::from_mins(1);
 
 /// All of them, for as long as this operator leads.
 pub(super) async fn keep(scope: Scope, context: Arc<Context>) {
@@ -35,12 +32,7 @@ pub(super) async fn keep(scope: Scope, context: Arc<Context>) {
         .owns(scope.api::<StatefulSet>(), ours())
         .owns(scope.api::<Service>(), ours());
     let reconciled = controller.run(
-        |object, context| async move {
-            match timeout(RECONCILE_PATIENCE, reconcile(&object, &context)).await {
-                Ok(done) => done.map(Action::requeue),
-                Err(_elapsed) => Err(CallError::Hung(RECONCILE_PATIENCE)),
-            }
-        },
+        |object, context| async move { in_time(reconcile(&object, &context)).await.map(Action::requeue) },
         |_, error, _| Action::requeue(error.retry_in()),
         context,
     );
@@ -111,15 +103,7 @@ impl One<'_> {
                 return Ok(Some(format!("{:?} {} {why}", object.kind, object.name)));
             }
         }
-        let params = PatchParams::apply(MANAGER).force();
-        self.context.leadership.check()?;
-        match call(api.patch(&object.name, &params, &Patch::Apply(&object.body))).await {
-            Ok(_) => Ok(None),
-            Err(error) if matches!(error.code(), Some(400 | 403 | 404 | 422)) => {
-                Ok(Some(format!("{:?} {}: {error}", object.kind, object.name)))
-            }
-            Err(error) => Err(error),
-        }
+        apply((&self.context.client, &self.context.leadership), self.namespace(), object).await
     }
 
     async fn look(&self, blueprint: &NameServerBlueprint, seen: &mut ServersSeen) -> Result<(), CallError> {

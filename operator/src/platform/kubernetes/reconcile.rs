@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use gantry_replication::elector::{Config, Facts};
 use gantry_replication::master::Mode;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
-use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::discovery::ApiResource;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use super::api::{CallError, call};
+use super::apply::apply;
 use super::board::Board;
 use super::claims::{Applied, Claims};
 use super::lease::Leadership;
@@ -360,24 +360,13 @@ impl One<'_> {
             if fresh {
                 continue;
             }
-            let params = PatchParams::apply(MANAGER).force();
-            self.context.leadership.check()?;
-            match call(api_of(&self.context.client, &self.namespace, object.kind).patch(
-                &object.name,
-                &params,
-                &Patch::Apply(&object.body),
-            ))
-            .await
-            {
-                Ok(_) => {
+            match apply((&self.context.client, &self.context.leadership), &self.namespace, object).await? {
+                Some(why) => refused.push(why),
+                None => {
                     if let Some(known) = self.context.known.lock().get_mut(&self.id()) {
                         known.applied.insert(key, (object.clone(), Instant::now()));
                     }
                 }
-                Err(error) if matches!(error.code(), Some(400 | 403 | 404 | 422)) => {
-                    refused.push(format!("{:?} {}: {error}", object.kind, object.name));
-                }
-                Err(error) => return Err(error),
             }
         }
         Ok((!refused.is_empty()).then(|| refused.join("; ")))
@@ -464,20 +453,6 @@ impl One<'_> {
             }
         }
     }
-}
-
-/// Objects of a kind that is known only as the program runs.
-pub(super) fn api_of(client: &Client, namespace: &str, kind: Kind) -> Api<DynamicObject> {
-    let (group, version, plural) = kind.api();
-    let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    let resource = ApiResource {
-        group: group.to_owned(),
-        version: version.to_owned(),
-        api_version,
-        kind: format!("{kind:?}"),
-        plural: plural.to_owned(),
-    };
-    Api::namespaced_with(client.clone(), namespace, &resource)
 }
 
 #[cfg(test)]

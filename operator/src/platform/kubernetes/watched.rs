@@ -1,5 +1,6 @@
 //! A reconcile with an end, and seen by whoever reads the metrics.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +18,15 @@ use crate::api::BrokerGroup;
 use crate::plan::kubernetes::Step;
 
 /// A reconcile that takes longer hangs: it is ended, told, and tried again. A switchover is the longest of what it may do.
-pub(super) const RECONCILE_PATIENCE: Duration = Duration::from_mins(1);
+const RECONCILE_PATIENCE: Duration = Duration::from_mins(1);
 
 /// An object that can't be read is looked at again, changed or not.
 pub(super) const UNREADABLE_AGAIN: Duration = Duration::from_mins(1);
+
+/// A reconcile, ended after [`RECONCILE_PATIENCE`].
+pub(super) async fn in_time<T>(reconcile: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+    timeout(RECONCILE_PATIENCE, reconcile).await.unwrap_or(Err(CallError::Hung(RECONCILE_PATIENCE)))
+}
 
 /// Reconciles a group; when to look again.
 pub(super) async fn reconcile_watched(
@@ -38,10 +44,8 @@ pub(super) async fn reconcile_watched(
             }
         }
     });
-    let in_time =
-        async { timeout(RECONCILE_PATIENCE, reconcile).await.unwrap_or(Err(CallError::Hung(RECONCILE_PATIENCE))) };
     let describe = |error: &CallError| (error.kind(), error.retry_in());
-    context.metrics.watch((&id, generation), describe, in_time).await.map(Action::requeue)
+    context.metrics.watch((&id, generation), describe, in_time(reconcile)).await.map(Action::requeue)
 }
 
 /// The groups of a controller, for the metrics.

@@ -9,7 +9,6 @@ use kube::runtime::watcher::watcher;
 use kube::runtime::{PredicateConfig, WatchStreamExt as _, predicates};
 use kube::{Api, ResourceExt as _};
 use parking_lot::Mutex;
-use tokio::time::timeout;
 use tracing::warn;
 
 use super::groups::Groups;
@@ -17,11 +16,11 @@ use super::kinds::Declared;
 use super::masters::Masters;
 use super::reconcile::{Shared, reconcile};
 use crate::api::BrokerGroup;
-use crate::platform::kubernetes::api::{CallError, watched};
+use crate::platform::kubernetes::api::watched;
 use crate::platform::kubernetes::guard::Guard;
 use crate::platform::kubernetes::reconcile::{Context, MANAGER};
 use crate::platform::kubernetes::run::{Scope, until_known};
-use crate::platform::kubernetes::watched::RECONCILE_PATIENCE;
+use crate::platform::kubernetes::watched::in_time;
 
 /// Objects that are looked after at a time: each may wait for brokers.
 const AT_A_TIME: u16 = 16;
@@ -44,12 +43,7 @@ pub(in crate::platform::kubernetes) async fn keep<T: Declared>(scope: Scope, con
         context,
     });
     let reconciled = controller.run(
-        |object, shared| async move {
-            match timeout(RECONCILE_PATIENCE, reconcile(&object, &shared)).await {
-                Ok(done) => done.map(Action::requeue),
-                Err(_elapsed) => Err(CallError::Hung(RECONCILE_PATIENCE)),
-            }
-        },
+        |object, shared| async move { in_time(reconcile(&object, &shared)).await.map(Action::requeue) },
         |_, error, _| Action::requeue(error.retry_in()),
         Arc::clone(&shared),
     );
